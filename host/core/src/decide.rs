@@ -1,0 +1,623 @@
+//! Whether a call may go through. Pure: the only maker of a [`Permit`].
+//!
+//! Three steps, each demanding what the one before returned:
+//! [`Attachment::admit`] (operator's rules), [`Admitted::connected`] (the
+//! user's connection), [`Ready::judge`] (the preset's verdict and scopes).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::caller::Caller;
+use crate::connection::{Connection, ReauthReason, Status};
+use crate::error::CallError;
+use crate::hosts::HostPattern;
+use crate::inject::{Compiled, InjectError};
+use crate::preset::{
+    Call, Credential, Description, GrantFacts, Header, Part, Preset, PresetFault, Rule, Slot,
+    Verdict,
+};
+use crate::provider::Provider;
+use crate::scope::{Implications, Scope, ScopeSet};
+use crate::server::{AuthMode, Server, Target};
+use crate::template::{Values, Variables, render_text};
+use crate::time::Timestamp;
+
+/// Why an attachment cannot be used, whoever calls.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The provider record is gone.
+    #[error("the server's provider {0} does not exist")]
+    NoProvider(String),
+    /// No preset version is loaded for the provider.
+    #[error("{0}")]
+    NoPreset(String),
+    /// A host template cannot be filled from the settings.
+    #[error("the preset's host list cannot be resolved: {0}")]
+    Hosts(String),
+    /// The provider's settings do not fit the preset.
+    #[error("the provider's settings do not fit its preset: {0}")]
+    Settings(String),
+    /// Local servers are not proxied over HTTP.
+    #[error("the server is a local command; only HTTP servers are served in this version")]
+    NotHttp,
+}
+
+/// A server with its provider and the preset version in force, and what
+/// follows from the three: made once for each combination, shared by calls.
+pub struct Attachment {
+    server: Arc<Server>,
+    provider: Option<Arc<Provider>>,
+    preset: Option<Arc<dyn Preset>>,
+    url: Url,
+    host: String,
+    audience: Option<Vec<HostPattern>>,
+    variables: Values,
+    implications: Implications,
+    tools: HashMap<String, Vec<ScopeSet>>,
+    rules: Vec<DescribedCredential>,
+}
+
+struct DescribedCredential {
+    name: String,
+    hosts: Arc<[HostPattern]>,
+    rules: Arc<Rules>,
+}
+
+/// Rules of a permit. Those that no connection changes are compiled once.
+pub(crate) struct Rules {
+    rules: Vec<Rule>,
+    compiled: Option<Arc<Compiled>>,
+}
+
+impl Rules {
+    fn new(rules: Vec<Rule>, variables: Variables<'_>) -> Self {
+        // What fails here fails again, with its reason, in the call.
+        let compiled = Compiled::new(&rules, variables).ok().map(Arc::new);
+        Self { rules, compiled }
+    }
+
+    /// The rules with the connection's variables filled in.
+    pub(crate) fn compiled(
+        &self,
+        attachment: &Attachment,
+        connection: Option<&Connection>,
+    ) -> Result<Arc<Compiled>, InjectError> {
+        if let Some(compiled) = &self.compiled {
+            return Ok(Arc::clone(compiled));
+        }
+        let variables = attachment.variables_of(connection)?;
+        Compiled::new(&self.rules, variables.variables()).map(Arc::new)
+    }
+}
+
+impl Attachment {
+    /// Resolves the three against each other.
+    ///
+    /// # Errors
+    /// [`Unusable`] says what to mend.
+    pub fn new(
+        server: Arc<Server>,
+        provider: Option<Arc<Provider>>,
+        preset: Option<Arc<dyn Preset>>,
+    ) -> Result<Self, Unusable> {
+        let Target::Url(url) = &server.target else {
+            return Err(Unusable::NotHttp);
+        };
+        let url = url.clone();
+        let mut this = Self {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            url,
+            audience: None,
+            variables: Values::default(),
+            implications: Implications::default(),
+            tools: HashMap::new(),
+            rules: Vec::new(),
+            server,
+            provider: None,
+            preset: None,
+        };
+        match this.server.auth.mode {
+            AuthMode::None => {}
+            AuthMode::Static => this.rules.push(this.static_key()),
+            AuthMode::ServiceAccount | AuthMode::UserDelegated | AuthMode::TokenExchange => {
+                let name = this
+                    .server
+                    .auth
+                    .provider
+                    .as_ref()
+                    .map_or("?", |p| p.as_str())
+                    .to_owned();
+                let provider = provider.ok_or(Unusable::NoProvider(name))?;
+                let preset = preset.ok_or_else(|| {
+                    Unusable::NoPreset(format!("the preset {} is not loaded", provider.preset))
+                })?;
+                this.variables = Values::resolve(preset.description(), &provider.settings, &[])
+                    .map_err(|e| Unusable::Settings(e.to_string()))?;
+                this.describe(preset.description(), &provider)?;
+                this.provider = Some(provider);
+                this.preset = Some(preset);
+            }
+        }
+        Ok(this)
+    }
+
+    fn static_key(&self) -> DescribedCredential {
+        let (name, prefix) = match &self.server.auth.injection {
+            Some(i) => (i.header_name.clone(), i.header_prefix.clone()),
+            None => ("Authorization".to_owned(), "Bearer ".to_owned()),
+        };
+        let rule = Rule::SetHeader(Header {
+            name,
+            value: vec![Part::Literal(prefix), Part::Slot(Slot::ApiKey)],
+        });
+        DescribedCredential {
+            name: "api-key".into(),
+            hosts: Arc::new([]),
+            rules: Arc::new(Rules::new(vec![rule], self.variables.variables())),
+        }
+    }
+
+    fn describe(&mut self, description: &Description, provider: &Provider) -> Result<(), Unusable> {
+        for scope in &description.scopes {
+            self.implications
+                .add(&scope.name, scope.prefix, &scope.implies);
+        }
+        for server in &description.mcp_servers {
+            for tool in server.tools.iter().filter(|t| !t.broad) {
+                let needs = tool.needs.iter().map(|group| scopes(group)).collect();
+                self.tools.insert(tool.name.clone(), needs);
+            }
+        }
+        self.audience = Some(if provider.audience_hosts.is_empty() {
+            self.patterns(&description.audience_hosts)?
+        } else {
+            provider.audience_hosts.clone()
+        });
+        for credential in &description.credentials {
+            let described = DescribedCredential {
+                name: credential.name.clone(),
+                hosts: self.patterns(&credential.hosts)?.into(),
+                rules: Arc::new(Rules::new(
+                    self.described_rules(credential, description),
+                    self.variables.variables(),
+                )),
+            };
+            self.rules.push(described);
+        }
+        Ok(())
+    }
+
+    /// The credential's rules, with the server's injection in place of the one
+    /// that carries the access token, and the constant headers.
+    fn described_rules(&self, credential: &Credential, description: &Description) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = description
+            .constant_headers
+            .iter()
+            .filter(|h| !crate::inject::is_forbidden_header(&h.name))
+            .map(|h| Rule::SetHeader(h.clone()))
+            .collect();
+        rules.extend(self.with_injection(credential.rules.clone()));
+        rules
+    }
+
+    fn with_injection(&self, rules: Vec<Rule>) -> Vec<Rule> {
+        let Some(injection) = &self.server.auth.injection else {
+            return rules;
+        };
+        let carries_token = |rule: &Rule| match rule {
+            Rule::SetHeader(h) => h.value.iter().any(|p| *p == Part::Slot(Slot::AccessToken)),
+            Rule::SetQuery(_) => false,
+        };
+        let own = Rule::SetHeader(Header {
+            name: injection.header_name.clone(),
+            value: vec![
+                Part::Literal(injection.header_prefix.clone()),
+                Part::Slot(Slot::AccessToken),
+            ],
+        });
+        rules
+            .into_iter()
+            .filter(|r| !carries_token(r))
+            .chain([own])
+            .collect()
+    }
+
+    fn patterns(
+        &self,
+        templates: &[crate::preset::Template],
+    ) -> Result<Vec<HostPattern>, Unusable> {
+        let variables = self.variables.variables();
+        templates
+            .iter()
+            // A host that only a connection knows is checked against the
+            // connection's own origins.
+            .filter_map(|t| render_text(t, variables).ok())
+            .map(|text| HostPattern::parse(&text).map_err(|e| Unusable::Hosts(e.to_string())))
+            .collect()
+    }
+
+    /// The server record.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The provider record, for the OAuth modes.
+    #[must_use]
+    pub fn provider(&self) -> Option<&Arc<Provider>> {
+        self.provider.as_ref()
+    }
+
+    /// The preset version pinned with this attachment.
+    #[must_use]
+    pub fn preset(&self) -> Option<&Arc<dyn Preset>> {
+        self.preset.as_ref()
+    }
+
+    /// Where calls go.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The host calls go to, as presets see it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Hosts the provider's tokens may go to; none for servers without one.
+    #[must_use]
+    pub fn audience(&self) -> Option<&[HostPattern]> {
+        self.audience.as_deref()
+    }
+
+    /// What includes what.
+    #[must_use]
+    pub fn implications(&self) -> &Implications {
+        &self.implications
+    }
+
+    fn variables_of(&self, connection: Option<&Connection>) -> Result<Values, InjectError> {
+        match (&self.preset, &self.provider, connection) {
+            (Some(preset), Some(provider), Some(connection)) => {
+                Values::resolve(preset.description(), &provider.settings, &connection.facts)
+                    .map_err(|e| InjectError::Preset(PresetFault::BadOutput(e.to_string())))
+            }
+            _ => Ok(self.variables.clone()),
+        }
+    }
+
+    /// The provider's name for people.
+    #[must_use]
+    pub fn provider_label(&self) -> String {
+        self.provider
+            .as_ref()
+            .map_or_else(String::new, |p| p.display_name.clone())
+    }
+
+    /// The scopes that the preset's table says a tool needs and `granted`
+    /// lacks: of each group of alternatives, the first.
+    fn missing_for_tool(&self, tool: &str, granted: &ScopeSet) -> ScopeSet {
+        let Some(groups) = self.tools.get(tool) else {
+            return ScopeSet::default();
+        };
+        groups
+            .iter()
+            .filter(|group| !group.iter().any(|s| self.implications.covers(granted, s)))
+            .filter_map(|group| group.iter().next().cloned())
+            .collect()
+    }
+
+    /// Step one: may this caller use this tool of this server at all?
+    ///
+    /// # Errors
+    /// [`CallError::Denied`] with the rule's code.
+    pub fn admit<'a>(
+        self: &'a Arc<Self>,
+        caller: &Caller,
+        call: Call<'a>,
+    ) -> Result<Admitted<'a>, CallError> {
+        let denied = |code: &str, message: String| {
+            Err(CallError::Denied {
+                code: code.to_owned(),
+                message,
+            })
+        };
+        let name = &self.server.name;
+        if !self.server.enabled {
+            return denied(
+                "server_disabled",
+                format!("The server {name} is switched off. Ask an administrator to enable it."),
+            );
+        }
+        if self.provider.as_ref().is_some_and(|p| !p.enabled) {
+            return denied(
+                "provider_disabled",
+                format!(
+                    "{} is switched off. Ask an administrator to enable the provider.",
+                    self.provider_label()
+                ),
+            );
+        }
+        if !self.server.teams.is_empty() && !self.server.teams.contains(&caller.team) {
+            return denied(
+                "team_not_allowed",
+                format!(
+                    "The server {name} is not open to your team {}.",
+                    caller.team
+                ),
+            );
+        }
+        if caller
+            .servers
+            .as_ref()
+            .is_some_and(|s| !s.contains(name.as_str()))
+        {
+            return denied(
+                "server_not_in_token",
+                format!("Your token is not made out for the server {name}."),
+            );
+        }
+        if call.method == "tools/call"
+            && let Some(tool) = call.name
+            && !self.server.tools.allows(tool)
+        {
+            return denied(
+                "tool_not_allowed",
+                format!(
+                    "The tool {tool} is not allowed on {name}. Ask an administrator if you need it."
+                ),
+            );
+        }
+        Ok(Admitted {
+            attachment: self,
+            call,
+        })
+    }
+}
+
+fn scopes(names: &[String]) -> ScopeSet {
+    names.iter().filter_map(|s| Scope::parse(s).ok()).collect()
+}
+
+/// The operator's rules let it through.
+pub struct Admitted<'a> {
+    attachment: &'a Arc<Attachment>,
+    call: Call<'a>,
+}
+
+impl<'a> Admitted<'a> {
+    /// Whether the call needs the user's connection.
+    #[must_use]
+    pub fn needs_connection(&self) -> bool {
+        matches!(self.attachment.server.auth.mode, AuthMode::UserDelegated)
+    }
+
+    /// Step two: does the connection stand?
+    ///
+    /// # Errors
+    /// What the user has to do.
+    pub fn connected<'c>(
+        self,
+        connection: Option<&'c Connection>,
+        now: Timestamp,
+    ) -> Result<Ready<'a, 'c>, CallError> {
+        if !self.needs_connection() {
+            return Ok(Ready {
+                admitted: self,
+                connection: None,
+            });
+        }
+        let provider = self.attachment.provider_label();
+        let Some(connection) = connection else {
+            return Err(CallError::NeedsConnection { provider });
+        };
+        let required = &self.attachment.server.auth.required_scopes;
+        match connection.status(now, required, &self.attachment.implications) {
+            (Status::NotConnected, _) => Err(CallError::NeedsConnection { provider }),
+            (Status::NeedsReauth | Status::Suspended, reason) => Err(CallError::NeedsReauth {
+                provider,
+                reason: reason.unwrap_or(ReauthReason::Expired),
+            }),
+            (Status::NeedsScopes, _) => {
+                let missing = self
+                    .attachment
+                    .implications
+                    .missing(&connection.scopes(), required);
+                Err(CallError::NeedsScopes { provider, missing })
+            }
+            (Status::Connected, _) if !self.same_origins(connection) => {
+                Err(CallError::NeedsReauth {
+                    provider,
+                    reason: ReauthReason::ProviderChanged,
+                })
+            }
+            (Status::Connected, _) => Ok(Ready {
+                admitted: self,
+                connection: Some(connection),
+            }),
+        }
+    }
+
+    /// Whether the server is still where the user consented to send tokens.
+    fn same_origins(&self, connection: &Connection) -> bool {
+        let url = &self.attachment.url;
+        let same_client = self
+            .attachment
+            .provider
+            .as_ref()
+            .is_some_and(|p| p.client_id == connection.client_id);
+        same_client && connection.origins.audience.iter().any(|p| p.matches(url))
+    }
+}
+
+/// The connection stands; the preset may be asked.
+pub struct Ready<'a, 'c> {
+    admitted: Admitted<'a>,
+    connection: Option<&'c Connection>,
+}
+
+impl Ready<'_, '_> {
+    /// Step three: asks the preset, in a fresh sandbox, and joins its verdict
+    /// with the scopes that its tool table demands.
+    ///
+    /// # Errors
+    /// [`CallError::Preset`], [`CallError::Denied`] or
+    /// [`CallError::NeedsScopes`].
+    pub fn judge(self) -> Result<Permit, CallError> {
+        let attachment = Arc::clone(self.admitted.attachment);
+        let Some(preset) = attachment.preset.clone() else {
+            return permit_described(attachment, None, "server");
+        };
+        let granted = self.connection.map(Connection::scopes).unwrap_or_default();
+        if let (Some(tool), Some(_)) = (self.admitted.call.name, self.connection)
+            && self.admitted.call.method == "tools/call"
+        {
+            let missing = attachment.missing_for_tool(tool, &granted);
+            if !missing.is_empty() {
+                return Err(CallError::NeedsScopes {
+                    provider: attachment.provider_label(),
+                    missing,
+                });
+            }
+        }
+        let facts = GrantFacts {
+            scopes: &granted,
+            account: self
+                .connection
+                .and_then(|c| c.account.as_ref())
+                .map(|a| a.id.as_str()),
+            facts: self.connection.map_or(&[], |c| c.facts.as_slice()),
+        };
+        let verdict = preset
+            .evaluate(&self.admitted.call, &facts)
+            .map_err(CallError::Preset)?;
+        join(attachment, verdict, &granted)
+    }
+}
+
+/// Turns a preset's verdict into a permit. It can only narrow.
+fn join(
+    attachment: Arc<Attachment>,
+    verdict: Verdict,
+    granted: &ScopeSet,
+) -> Result<Permit, CallError> {
+    match verdict {
+        Verdict::Deny { code, message } => Err(CallError::Denied { code, message }),
+        Verdict::NeedScopes(names) => {
+            let wanted = scopes(&names);
+            let missing = attachment.implications.missing(granted, &wanted);
+            let missing = if missing.is_empty() { wanted } else { missing };
+            if missing.is_empty() {
+                return Err(CallError::Preset(PresetFault::BadOutput(
+                    "it asked for scopes and named none".into(),
+                )));
+            }
+            Err(CallError::NeedsScopes {
+                provider: attachment.provider_label(),
+                missing,
+            })
+        }
+        Verdict::Allow { credential, rules } if rules.is_empty() => {
+            permit_described(attachment, credential, "preset")
+        }
+        Verdict::Allow { credential, rules } => {
+            let hosts = attachment.described(credential.as_deref())?.hosts.clone();
+            let rules = Arc::new(Rules {
+                rules: attachment.with_injection(rules),
+                compiled: None,
+            });
+            let credential =
+                credential.or_else(|| attachment.rules.first().map(|r| r.name.clone()));
+            Ok(Permit {
+                attachment,
+                grant: Grant {
+                    credential,
+                    hosts,
+                    rules,
+                },
+                decided_by: "preset",
+            })
+        }
+    }
+}
+
+fn permit_described(
+    attachment: Arc<Attachment>,
+    credential: Option<String>,
+    decided_by: &'static str,
+) -> Result<Permit, CallError> {
+    if attachment.rules.is_empty() && credential.is_none() {
+        let grant = Grant {
+            credential: None,
+            hosts: Arc::new([]),
+            rules: Arc::new(Rules::new(Vec::new(), attachment.variables.variables())),
+        };
+        return Ok(Permit {
+            attachment,
+            grant,
+            decided_by,
+        });
+    }
+    let described = attachment.described(credential.as_deref())?;
+    let grant = Grant {
+        credential: Some(described.name.clone()),
+        hosts: Arc::clone(&described.hosts),
+        rules: Arc::clone(&described.rules),
+    };
+    Ok(Permit {
+        attachment,
+        grant,
+        decided_by,
+    })
+}
+
+impl Attachment {
+    fn described(&self, credential: Option<&str>) -> Result<&DescribedCredential, CallError> {
+        let found = match credential {
+            Some(name) => self.rules.iter().find(|r| r.name == name),
+            None => self.rules.first(),
+        };
+        found.ok_or_else(|| {
+            CallError::Preset(PresetFault::BadOutput(format!(
+                "it chose the credential {credential:?}, which it does not describe"
+            )))
+        })
+    }
+}
+
+/// What a permit allows to be sent.
+pub(crate) struct Grant {
+    pub(crate) credential: Option<String>,
+    pub(crate) hosts: Arc<[HostPattern]>,
+    pub(crate) rules: Arc<Rules>,
+}
+
+/// The call may go to this server with this credential. Only [`Ready::judge`]
+/// makes one; [`crate::inject::Plan::new`] consumes it.
+pub struct Permit {
+    attachment: Arc<Attachment>,
+    grant: Grant,
+    decided_by: &'static str,
+}
+
+impl Permit {
+    /// Which rule let it through (`server`, `preset`), for the audit log.
+    #[must_use]
+    pub fn decided_by(&self) -> &'static str {
+        self.decided_by
+    }
+
+    /// The credential it will use, by name.
+    #[must_use]
+    pub fn credential(&self) -> Option<&str> {
+        self.grant.credential.as_deref()
+    }
+
+    pub(crate) fn into_parts(self) -> (Arc<Attachment>, Grant) {
+        (self.attachment, self.grant)
+    }
+}

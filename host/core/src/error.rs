@@ -1,0 +1,202 @@
+//! Why a call could not go through, and the one place where that becomes a
+//! word, a JSON-RPC code and an HTTP status.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::connection::ReauthReason;
+use crate::names::{CallId, ProviderName, ServerName};
+use crate::preset::PresetFault;
+use crate::scope::ScopeSet;
+
+/// Each variant says whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The user has not connected an account.
+    #[error("You have not connected your {provider} account yet.")]
+    NeedsConnection {
+        /// Where.
+        provider: String,
+    },
+    /// The connection lacks scopes.
+    #[error("Your {provider} connection lacks permission: {}.", missing.join(", "))]
+    NeedsScopes {
+        /// Where.
+        provider: String,
+        /// What is missing.
+        missing: ScopeSet,
+    },
+    /// The connection has ended.
+    #[error("Your {provider} connection has ended ({}).", reason.word())]
+    NeedsReauth {
+        /// Where.
+        provider: String,
+        /// Why.
+        reason: ReauthReason,
+    },
+    /// Policy or preset refused.
+    #[error("{message}")]
+    Denied {
+        /// A short, stable word.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// A policy wants the user's word first.
+    #[error("{message}")]
+    ApprovalRequired {
+        /// What is asked.
+        message: String,
+    },
+    /// The preset failed.
+    #[error("{0}")]
+    Preset(PresetFault),
+    /// Too many at once.
+    #[error("Countersign is busy; try again in {} s.", retry_after.as_secs())]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Too many from this caller.
+    #[error("Too many requests; try again in {} s.", retry_after.as_secs())]
+    RateLimited {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The provider's authorization server does not work right now.
+    #[error("{provider} cannot renew the connection right now ({detail}); try again later.")]
+    ProviderUnavailable {
+        /// Which.
+        provider: String,
+        /// Without anything the provider sent.
+        detail: String,
+    },
+    /// The MCP server cannot be reached, or does not speak MCP.
+    #[error("The server does not answer as an MCP server should: {detail}.")]
+    UpstreamUnavailable {
+        /// Without anything the upstream sent.
+        detail: String,
+    },
+    /// The MCP server took too long.
+    #[error("The server did not answer in time.")]
+    UpstreamTimeout,
+}
+
+impl ScopeSet {
+    fn words(&self) -> Vec<String> {
+        self.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// CONTRACT's machine-readable object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorFacts {
+    /// The word.
+    pub error: &'static str,
+    /// Whose authorization is at stake.
+    pub provider: Option<String>,
+    /// The server called.
+    pub server: String,
+    /// Missing scopes.
+    pub scopes: Vec<String>,
+    /// A finer word.
+    pub reason: Option<String>,
+    /// Where the user has to go.
+    pub authorize_url: Option<String>,
+    /// Under which the audit log has it.
+    pub call_id: String,
+}
+
+impl CallError {
+    /// The word of CONTRACT.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NeedsConnection { .. } => "oauth_connection_required",
+            Self::NeedsScopes { .. } => "scope_upgrade_required",
+            Self::NeedsReauth { .. } => "oauth_token_expired",
+            Self::Denied { .. } => "denied",
+            Self::ApprovalRequired { .. } => "approval_required",
+            Self::Preset(PresetFault::Deadline) => "preset_timeout",
+            Self::Preset(PresetFault::Unavailable(_)) => "preset_unavailable",
+            Self::Preset(PresetFault::Busy) | Self::Busy { .. } => "busy",
+            Self::Preset(_) => "preset_failed",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::ProviderUnavailable { .. } => "provider_unavailable",
+            Self::UpstreamUnavailable { .. } => "upstream_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    /// The JSON-RPC code where it is carried as an error.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self.word() {
+            "denied" => -31002,
+            "preset_failed" => -31003,
+            "preset_timeout" => -31004,
+            "preset_unavailable" => -31005,
+            "busy" | "rate_limited" => -31006,
+            "provider_unavailable" => -31007,
+            "upstream_unavailable" => -31008,
+            "upstream_timeout" => -31009,
+            _ => -31001,
+        }
+    }
+
+    /// The HTTP status of the answer, and after how long to try again.
+    #[must_use]
+    pub fn http_status(&self) -> (u16, Option<Duration>) {
+        match self {
+            Self::RateLimited { retry_after } => (429, Some(*retry_after)),
+            Self::Busy { retry_after } => (503, Some(*retry_after)),
+            Self::Preset(PresetFault::Busy) => (503, Some(Duration::from_secs(1))),
+            _ => (200, None),
+        }
+    }
+
+    /// Whether the user can mend it by opening a page.
+    #[must_use]
+    pub fn wants_user(&self) -> bool {
+        matches!(
+            self,
+            Self::NeedsConnection { .. }
+                | Self::NeedsScopes { .. }
+                | Self::NeedsReauth { .. }
+                | Self::ApprovalRequired { .. }
+        )
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self {
+            Self::NeedsReauth { reason, .. } => Some(reason.word().to_owned()),
+            Self::Denied { code, .. } => Some(code.clone()),
+            _ => None,
+        }
+    }
+
+    /// The object that goes into `data.countersign` or `_meta.countersign`.
+    #[must_use]
+    pub fn facts(
+        &self,
+        server: &ServerName,
+        provider: Option<&ProviderName>,
+        authorize_url: Option<String>,
+        call_id: &CallId,
+    ) -> ErrorFacts {
+        let scopes = match self {
+            Self::NeedsScopes { missing, .. } => missing.words(),
+            _ => Vec::new(),
+        };
+        ErrorFacts {
+            error: self.word(),
+            provider: provider.map(ToString::to_string),
+            server: server.to_string(),
+            scopes,
+            reason: self.reason(),
+            authorize_url,
+            call_id: call_id.to_string(),
+        }
+    }
+}

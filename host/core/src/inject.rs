@@ -1,0 +1,327 @@
+//! From a permit to a request that carries the credential.
+//!
+//! [`Plan::new`] demands a [`Permit`]; [`Plan::fill`] is the only place where
+//! a connection's access token is opened; [`Filled`] is consumed by whoever
+//! sends. Nothing here has a `Debug` that could show a token.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::connection::Connection;
+use crate::decide::{Attachment, Permit};
+use crate::hosts::HostPattern;
+use crate::names::ConnectionId;
+use crate::preset::{PresetFault, Rule, Slot};
+use crate::secret::{Sealed, Secret};
+use crate::template::{
+    Encoding, Piece, Rendered, Slots, TemplateError, Variables, fill_rendered, render, render_text,
+    slot_name,
+};
+use crate::tokens::TokenSet;
+
+/// Headers that no rule may set: those of the connection, of MCP, of the
+/// browser, and those that say who is calling.
+#[must_use]
+pub fn is_forbidden_header(name: &str) -> bool {
+    const NAMES: [&str; 24] = [
+        "accept",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "last-event-id",
+        "origin",
+        "referer",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-real-ip",
+        "x-http-method-override",
+        "traceparent",
+        "tracestate",
+    ];
+    const PREFIXES: [&str; 4] = ["mcp-", "proxy-", "sec-", "x-forwarded-"];
+    let name = name.to_ascii_lowercase();
+    NAMES.contains(&name.as_str()) || PREFIXES.iter().any(|p| name.starts_with(p))
+}
+
+/// Whether the value can stand in a header: visible ASCII, space and tab, no
+/// line break, at most 8 KiB.
+fn is_header_text(text: &[u8]) -> bool {
+    text.len() <= 8192 && text.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
+}
+
+/// Why a request could not be planned or filled. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InjectError {
+    /// The preset asked for something that is not allowed.
+    #[error("{0}")]
+    Preset(PresetFault),
+    /// The destination is outside the approved audience.
+    #[error(
+        "the server's address {0} is not in the provider's audience hosts; an administrator can add it with `provider update --audience-hosts`"
+    )]
+    OffAudience(String),
+    /// The connection's secrets cannot be opened.
+    #[error("the stored credential cannot be opened; the account must be connected again")]
+    Unreadable,
+    /// A slot has nothing to fill it.
+    #[error("the credential {0} is not stored")]
+    Missing(&'static str),
+}
+
+/// Rules whose names are parsed and whose variables are filled in; the slots
+/// are still open.
+#[derive(Default)]
+pub(crate) struct Compiled {
+    headers: Vec<(HeaderName, Rendered)>,
+    query: Vec<(String, String)>,
+    carries_secret: bool,
+}
+
+impl Compiled {
+    /// Checks rules of a preset.
+    ///
+    /// # Errors
+    /// [`InjectError::Preset`] names the rule.
+    pub(crate) fn new(rules: &[Rule], variables: Variables<'_>) -> Result<Self, InjectError> {
+        let mut this = Self::default();
+        for rule in rules {
+            match rule {
+                Rule::SetHeader(header) => {
+                    let planned = compile_header(&header.name, &header.value, variables)?;
+                    this.carries_secret |= planned.1.slots().next().is_some();
+                    this.headers.push(planned);
+                }
+                Rule::SetQuery(parameter) => {
+                    let value = render_text(&parameter.value, variables)
+                        .map_err(|e| bad(format!("query {:?}: {e}", parameter.name)))?;
+                    if parameter.name.is_empty() || value.chars().any(char::is_control) {
+                        return Err(bad(format!("query {:?} is not allowed", parameter.name)));
+                    }
+                    this.query.push((parameter.name.clone(), value));
+                }
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// A checked request for a credential, with its slots still open.
+pub struct Plan {
+    attachment: Arc<Attachment>,
+    rules: Arc<Compiled>,
+    credential: Option<String>,
+    connection: Option<ConnectionId>,
+}
+
+/// The sealed secrets a plan may draw from.
+#[derive(Default)]
+pub struct Vaulted<'a> {
+    /// The connection's tokens.
+    pub tokens: Option<&'a Sealed>,
+    /// A static key.
+    pub api_key: Option<&'a Sealed>,
+}
+
+impl Plan {
+    /// Checks what the permit allows against the approved audience and the
+    /// rules for headers.
+    ///
+    /// # Errors
+    /// [`InjectError`]; nothing may be sent.
+    pub fn new(permit: Permit, connection: Option<&Connection>) -> Result<Self, InjectError> {
+        let (attachment, grant) = permit.into_parts();
+        let rules = grant.rules.compiled(&attachment, connection)?;
+        if rules.carries_secret {
+            check_audience(&attachment, &grant.hosts, connection)?;
+        }
+        Ok(Self {
+            attachment,
+            rules,
+            credential: grant.credential,
+            connection: connection.map(|c| c.id.clone()),
+        })
+    }
+
+    /// Opens the secrets, fills the slots and drops the secrets.
+    ///
+    /// # Errors
+    /// [`InjectError::Unreadable`] or [`InjectError::Missing`].
+    pub fn fill(&self, vaulted: &Vaulted<'_>) -> Result<Filled, InjectError> {
+        let mut destination = self.attachment.url().clone();
+        if !self.rules.query.is_empty() {
+            destination
+                .query_pairs_mut()
+                .extend_pairs(&self.rules.query);
+        }
+        let mut headers = HeaderMap::with_capacity(self.rules.headers.len());
+        let opened = if self.rules.carries_secret {
+            Opened::new(vaulted)?
+        } else {
+            Opened::default()
+        };
+        let slots = Chosen {
+            opened: &opened,
+            credential: self.credential.as_deref(),
+        };
+        for (name, rendered) in &self.rules.headers {
+            headers.insert(name.clone(), fill_header(rendered, &slots)?);
+        }
+        Ok(Filled {
+            destination,
+            headers,
+        })
+    }
+
+    /// The connection it was planned for.
+    #[must_use]
+    pub fn connection(&self) -> Option<&ConnectionId> {
+        self.connection.as_ref()
+    }
+}
+
+#[derive(Default)]
+struct Opened {
+    tokens: Option<TokenSet>,
+    api_key: Option<Secret>,
+}
+
+impl Opened {
+    fn new(vaulted: &Vaulted<'_>) -> Result<Self, InjectError> {
+        Ok(Self {
+            tokens: vaulted
+                .tokens
+                .map(TokenSet::open)
+                .transpose()
+                .map_err(|_| InjectError::Unreadable)?,
+            api_key: vaulted
+                .api_key
+                .map(Sealed::open)
+                .transpose()
+                .map_err(|_| InjectError::Unreadable)?,
+        })
+    }
+}
+
+/// An MCP server may get an access token or a key, and nothing else.
+struct Chosen<'a> {
+    opened: &'a Opened,
+    credential: Option<&'a str>,
+}
+
+impl Slots for Chosen<'_> {
+    fn bytes(&self, slot: &Slot) -> Option<&[u8]> {
+        match slot {
+            Slot::AccessToken => {
+                let tokens = self.opened.tokens.as_ref()?.credential(self.credential)?;
+                Some(tokens.access_token.expose())
+            }
+            Slot::ApiKey => self.opened.api_key.as_ref().map(Secret::expose),
+            _ => None,
+        }
+    }
+}
+
+/// A credential ready to be sent, once, to one place.
+pub struct Filled {
+    destination: Url,
+    headers: HeaderMap,
+}
+
+impl Filled {
+    /// Puts the credential over `headers` (replacing what has the same name)
+    /// and gives it to the sender with the only URL it may go to.
+    #[must_use]
+    pub fn into_request(self, mut headers: HeaderMap) -> (Url, HeaderMap) {
+        for (name, value) in self.headers {
+            // Names are unique: `fill` inserted each once.
+            if let Some(name) = name {
+                headers.insert(name, value);
+            }
+        }
+        (self.destination, headers)
+    }
+}
+
+fn bad(what: String) -> InjectError {
+    InjectError::Preset(PresetFault::BadOutput(what))
+}
+
+fn compile_header(
+    name: &str,
+    value: &[crate::preset::Part],
+    variables: Variables<'_>,
+) -> Result<(HeaderName, Rendered), InjectError> {
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| bad(format!("{name:?} is not a header name")))?;
+    if is_forbidden_header(parsed.as_str()) {
+        return Err(bad(format!("the header {parsed} may not be set")));
+    }
+    let rendered = render(value, variables).map_err(|e| bad(format!("header {parsed}: {e}")))?;
+    for piece in &rendered.0 {
+        if let Piece::Text(text) = piece
+            && !is_header_text(text.as_bytes())
+        {
+            return Err(bad(format!(
+                "the header {parsed} holds a character that is not allowed"
+            )));
+        }
+    }
+    if let Some(slot) = rendered
+        .slots()
+        .find(|s| !matches!(s, Slot::AccessToken | Slot::ApiKey))
+    {
+        let slot = slot_name(slot);
+        return Err(bad(format!(
+            "header {parsed}: the {slot} may not go to an MCP server"
+        )));
+    }
+    Ok((parsed, rendered))
+}
+
+fn check_audience(
+    attachment: &Attachment,
+    hosts: &[HostPattern],
+    connection: Option<&Connection>,
+) -> Result<(), InjectError> {
+    let url = attachment.url();
+    let covers = |list: &[HostPattern]| list.iter().any(|p| p.matches(url));
+    let Some(audience) = attachment.audience() else {
+        // A static key is bound to its server, not to a provider.
+        return Ok(());
+    };
+    let sealed_in = connection.is_none_or(|c| covers(&c.origins.audience));
+    if covers(audience) && (hosts.is_empty() || covers(hosts)) && sealed_in {
+        Ok(())
+    } else {
+        Err(InjectError::OffAudience(
+            url.host_str().unwrap_or_default().to_owned(),
+        ))
+    }
+}
+
+fn fill_header(rendered: &Rendered, slots: &dyn Slots) -> Result<HeaderValue, InjectError> {
+    let filled = fill_rendered(rendered, slots, Encoding::Plain).map_err(|e| match e {
+        TemplateError::NoSecret(what) => InjectError::Missing(what),
+        other => bad(other.to_string()),
+    })?;
+    if !is_header_text(filled.expose()) {
+        return Err(InjectError::Unreadable);
+    }
+    let mut value =
+        HeaderValue::from_bytes(filled.expose()).map_err(|_| InjectError::Unreadable)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

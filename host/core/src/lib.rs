@@ -1,0 +1,31 @@
+//! The pure heart of Countersign.
+//!
+//! Everything here is a function of its arguments: no clock, no randomness, no
+//! I/O and no async runtime. The crates around it meet in [`ports`].
+//!
+//! Where to look:
+//! - what things are: [`names`], [`scope`], [`provider`], [`server`],
+//!   [`connection`], [`caller`], [`preset`];
+//! - what must stay secret: [`secret`], [`tokens`];
+//! - what is decided: [`decide`] (the only maker of a [`decide::Permit`]),
+//!   [`inject`] (the only reader of a token), [`refresh`], [`token_answer`];
+//! - what is said when it fails: [`error`]; what is kept of it: [`audit`].
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod caller;
+pub mod connection;
+pub mod decide;
+pub mod error;
+pub mod hosts;
+pub mod inject;
+pub mod names;
+pub mod ports;
+pub mod preset;
+pub mod provider;
+pub mod scope;
+pub mod secret;
+pub mod server;
+pub mod template;
+pub mod time;
+pub mod tokens;

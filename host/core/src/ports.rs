@@ -1,0 +1,318 @@
+//! The traits through which the pure core and the crates around it reach the
+//! world. Implementations: records in `vault`, presets in `presets`, clock and
+//! randomness in `server`, fakes in [`fakes`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::audit::AuditEvent;
+use crate::secret::{Sealed, Secret};
+use crate::time::Timestamp;
+
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
+
+/// A future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Reads the time.
+pub trait Clock: Send + Sync {
+    /// Wall-clock time.
+    fn now(&self) -> Timestamp;
+    /// Microseconds since some fixed point; never goes back. For latencies.
+    fn monotonic_micros(&self) -> u64;
+}
+
+/// A source of cryptographic randomness.
+pub trait Random: Send + Sync {
+    /// Fills the buffer.
+    fn fill(&self, buffer: &mut [u8]);
+}
+
+/// Random bytes of a fixed length.
+#[must_use]
+pub fn random_bytes<const N: usize>(random: &dyn Random) -> [u8; N] {
+    let mut bytes = [0; N];
+    random.fill(&mut bytes);
+    bytes
+}
+
+/// A URL-safe random token with `N` bytes of entropy.
+#[must_use]
+pub fn random_token<const N: usize>(random: &dyn Random) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random_bytes::<N>(random))
+}
+
+/// What a stored record is. The byte is part of the stored layout: never
+/// reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// About the installation itself.
+    Meta = 1,
+    /// [`crate::provider::Provider`].
+    Provider = 2,
+    /// [`crate::server::Server`].
+    Server = 3,
+    /// A named secret; its value is the record's secret half.
+    Secret = 4,
+    /// [`crate::connection::Connection`] with its tokens.
+    Connection = 5,
+    /// A consent that has begun and not yet ended.
+    Flow = 6,
+    /// A user.
+    User = 7,
+    /// A team.
+    Team = 8,
+    /// A role.
+    Role = 9,
+    /// An OAuth client of the embedded authorization server.
+    Client = 10,
+    /// An authorization code of the embedded authorization server.
+    Code = 11,
+    /// An access token, refresh token or API token of Countersign, by its
+    /// fingerprint.
+    Token = 12,
+    /// A browser session.
+    Session = 13,
+    /// A preset's enablement and approvals.
+    Preset = 14,
+    /// A batch of audit events.
+    Audit = 15,
+    /// An upstream MCP session.
+    UpstreamSession = 16,
+    /// A refresh lease.
+    Lease = 17,
+    /// A remembered consent of a user to an agent.
+    AgentConsent = 18,
+    /// A link for one user to connect one account.
+    ConnectLink = 19,
+    /// A declarative policy.
+    Policy = 20,
+}
+
+/// Counts the writes of one record, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+/// Which record. Stored files show neither partition nor name, only keyed
+/// hashes of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    /// What it is.
+    pub kind: Kind,
+    /// What it is listed by: a user's name for connections, else empty.
+    pub partition: String,
+    /// Unique within kind and partition.
+    pub name: String,
+}
+
+impl RecordKey {
+    /// A record that is listed with all of its kind.
+    #[must_use]
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            partition: String::new(),
+            name: name.into(),
+        }
+    }
+
+    /// A record that is listed by its partition.
+    #[must_use]
+    pub fn within(kind: Kind, partition: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            partition: partition.into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// A record as read.
+pub struct Record {
+    /// Its key.
+    pub key: RecordKey,
+    /// Its revision, for compare-and-set.
+    pub revision: Revision,
+    /// The public half: JSON.
+    pub document: Vec<u8>,
+    /// The secret half, still sealed.
+    pub secret: Option<Sealed>,
+}
+
+/// What a write demands of the record it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// There is none.
+    Absent,
+    /// It is at this revision.
+    At(Revision),
+    /// Whatever is there.
+    Anything,
+}
+
+/// What a write does with the secret half.
+pub enum SecretChange {
+    /// Leaves what is there.
+    Keep,
+    /// Replaces or adds it, under a fresh data key.
+    Set(Secret),
+    /// Removes it, and with it its data key.
+    Remove,
+}
+
+/// One write of an atomic batch.
+pub struct Write {
+    /// Which record.
+    pub key: RecordKey,
+    /// Compare.
+    pub expect: Expect,
+    /// And set; `None` deletes.
+    pub change: Option<Change>,
+}
+
+/// The new content of a record.
+pub struct Change {
+    /// The public half: JSON, at most 8 KiB with the secret half.
+    pub document: Vec<u8>,
+    /// The secret half.
+    pub secret: SecretChange,
+    /// When the record may be swept away.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else wrote first. Nothing of the batch was written.
+    #[error("the record was changed by somebody else meanwhile; read it again")]
+    Conflict,
+    /// The record cannot be decrypted or parsed.
+    #[error("a stored record is damaged: {0}")]
+    Damaged(String),
+    /// The record is larger than the store takes.
+    #[error("the record is larger than {limit} bytes")]
+    TooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+    /// The disk or the database failed; nothing of the batch is acknowledged.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+/// The one store. Every write that returns `Ok` is durable and atomic.
+pub trait Records: Send + Sync {
+    /// Reads one record.
+    fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>>;
+
+    /// Writes all or nothing; returns the new revisions in order (a deleted
+    /// record's is its last).
+    fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Vec<Revision>, StoreError>>;
+
+    /// All records of a kind, or of one partition of it, ordered by nothing in
+    /// particular.
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        partition: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>>;
+
+    /// Removes records whose `expires_at` is past; returns how many.
+    fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Whether writes are being acknowledged.
+    fn is_ready(&self) -> bool;
+}
+
+/// Takes audit events.
+pub trait AuditSink: Send + Sync {
+    /// For consent and administration: returns when the event is durable.
+    fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// For calls: queued, written in batches; a lost batch is counted.
+    fn enqueue(&self, event: AuditEvent);
+}
+
+/// The surroundings most services need.
+#[derive(Clone)]
+pub struct World {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// The store.
+    pub records: Arc<dyn Records>,
+    /// The audit log.
+    pub audit: Arc<dyn AuditSink>,
+}
+
+/// Reads and parses one document.
+///
+/// # Errors
+/// [`StoreError::Damaged`] if it is not a `T`.
+pub async fn load<T: serde::de::DeserializeOwned>(
+    records: &dyn Records,
+    key: &RecordKey,
+) -> Result<Option<(T, Revision)>, StoreError> {
+    let Some(record) = records.get(key).await? else {
+        return Ok(None);
+    };
+    Ok(Some((parse(&record)?, record.revision)))
+}
+
+/// Parses a record's public half.
+///
+/// # Errors
+/// [`StoreError::Damaged`] if it is not a `T`.
+pub fn parse<T: serde::de::DeserializeOwned>(record: &Record) -> Result<T, StoreError> {
+    serde_json::from_slice(&record.document)
+        .map_err(|e| StoreError::Damaged(format!("{:?} record: {e}", record.key.kind)))
+}
+
+/// A write that sets the public half and keeps the secret half.
+///
+/// # Errors
+/// [`StoreError::Damaged`] if `document` cannot be written as JSON.
+pub fn put<T: serde::Serialize>(
+    key: RecordKey,
+    expect: Expect,
+    document: &T,
+) -> Result<Write, StoreError> {
+    put_until(key, expect, document, None)
+}
+
+/// [`put`] for a record that may be swept away later.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_until<T: serde::Serialize>(
+    key: RecordKey,
+    expect: Expect,
+    document: &T,
+    expires_at: Option<Timestamp>,
+) -> Result<Write, StoreError> {
+    let document = serde_json::to_vec(document).map_err(|e| StoreError::Damaged(e.to_string()))?;
+    Ok(Write {
+        key,
+        expect,
+        change: Some(Change {
+            document,
+            secret: SecretChange::Keep,
+            expires_at,
+        }),
+    })
+}
+
+/// A write that deletes.
+#[must_use]
+pub fn delete(key: RecordKey, expect: Expect) -> Write {
+    Write {
+        key,
+        expect,
+        change: None,
+    }
+}

@@ -1,0 +1,557 @@
+//! What is let through, with what credential, and where to.
+
+use std::sync::Arc;
+
+use countersign_core::caller::{Caller, Permissions};
+use countersign_core::connection::{Connection, Origins, ReauthReason, State, TokenFacts};
+use countersign_core::decide::{Attachment, Permit};
+use countersign_core::error::CallError;
+use countersign_core::hosts::HostPattern;
+use countersign_core::inject::{InjectError, Plan, Vaulted};
+use countersign_core::names::{
+    ClientId, ConnectionId, Digest, ProviderName, ServerName, TeamName, UserName,
+};
+use countersign_core::preset::{
+    AnswerShape, Call, Credential, Description, GrantDifference, GrantFacts, Header, Hooks,
+    McpServer, Part, Preset, PresetFault, Refresh, RefreshKind, Registration, Rotation, Rule,
+    ScopeInfo, Slot, TokenShape, Tool, Verdict, Wants,
+};
+use countersign_core::provider::Provider;
+use countersign_core::scope::ScopeSet;
+use countersign_core::secret::{SealKey, Sealed, Secret};
+use countersign_core::server::{
+    AuthMode, ConnectionUse, Injection, Server, ServerAuth, Target, ToolFilter,
+};
+use countersign_core::time::Timestamp;
+use countersign_core::tokens::{CredentialTokens, TokenSet};
+
+const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+
+struct FakePreset {
+    description: Description,
+    verdict: Result<Verdict, PresetFault>,
+}
+
+impl Preset for FakePreset {
+    fn digest(&self) -> Digest {
+        Digest::of(b"fake")
+    }
+    fn description(&self) -> &Description {
+        &self.description
+    }
+    fn evaluate(&self, _: &Call<'_>, _: &GrantFacts<'_>) -> Result<Verdict, PresetFault> {
+        self.verdict.clone()
+    }
+    fn authorize_parameters(&self, _: &ScopeSet) -> Result<Vec<(String, String)>, PresetFault> {
+        Ok(Vec::new())
+    }
+    fn token_answer(&self, _: u16, _: &str) -> Result<Option<Vec<TokenShape>>, PresetFault> {
+        Ok(None)
+    }
+    fn refresh_error(&self, _: u16, _: Option<&str>, _: &str) -> Result<Option<bool>, PresetFault> {
+        Ok(None)
+    }
+    fn filter_tools(
+        &self,
+        _: &[String],
+        _: &GrantFacts<'_>,
+    ) -> Result<Option<Vec<String>>, PresetFault> {
+        Ok(None)
+    }
+}
+
+fn bearer() -> Rule {
+    Rule::SetHeader(Header {
+        name: "Authorization".into(),
+        value: vec![
+            Part::Literal("Bearer ".into()),
+            Part::Slot(Slot::AccessToken),
+        ],
+    })
+}
+
+fn description() -> Description {
+    let credential = |name: &str| Credential {
+        name: name.into(),
+        title: name.into(),
+        hosts: Vec::new(),
+        rules: vec![bearer()],
+        sigv4: None,
+    };
+    Description {
+        name: "fake".into(),
+        display_name: "Fake".into(),
+        version: "1.0.0".into(),
+        category: "Test".into(),
+        documentation_url: String::new(),
+        wants: Wants::default(),
+        hooks: Hooks::default(),
+        variables: Vec::new(),
+        variants: Vec::new(),
+        authorization_hosts: Vec::new(),
+        audience_hosts: vec![vec![Part::Literal("mcp.example.com".into())]],
+        authorization: None,
+        token_endpoint: None,
+        device_authorization_endpoint: None,
+        token_requests: Vec::new(),
+        token_answer: AnswerShape {
+            success_codes: Vec::new(),
+            success_checks: Vec::new(),
+            error_code: Vec::new(),
+            error_description: Vec::new(),
+            may_be_form: false,
+        },
+        token_shapes: Vec::new(),
+        metadata: Vec::new(),
+        grant_difference: GrantDifference::Accept,
+        scopes: vec![ScopeInfo {
+            name: "repo".into(),
+            title: String::new(),
+            implies: vec!["public_repo".into()],
+            parameter: None,
+            prefix: false,
+        }],
+        default_scopes: Vec::new(),
+        refresh: Refresh {
+            kind: RefreshKind::RefreshToken,
+            rotation: Rotation::Always,
+            grace_seconds: 0,
+            retry_after_lost_answer: false,
+            ends_access_token: false,
+            idle_days: None,
+            margin_percent: 10,
+            permanent_errors: Vec::new(),
+            transient_errors: Vec::new(),
+        },
+        revocation: Vec::new(),
+        follow_ups: Vec::new(),
+        identity: None,
+        credentials: vec![credential("user"), credential("bot")],
+        constant_headers: Vec::new(),
+        mcp_servers: vec![McpServer {
+            url: vec![Part::Literal("https://mcp.example.com/mcp".into())],
+            title: "Fake".into(),
+            tools: vec![Tool {
+                name: "read_alerts".into(),
+                needs: vec![vec!["security_events".into(), "repo".into()]],
+                broad: false,
+            }],
+            own_authorization_server: false,
+            registration: Registration::Open,
+            as_of: "2026-08-21".into(),
+        }],
+        error_advice: Vec::new(),
+    }
+}
+
+fn provider() -> Provider {
+    Provider {
+        name: ProviderName::parse("fake").unwrap(),
+        display_name: "Fake".into(),
+        preset: countersign_core::names::PresetName::parse("fake").unwrap(),
+        authorization_endpoint: None,
+        token_endpoint: None,
+        revocation_endpoint: None,
+        device_authorization_endpoint: None,
+        grant_types: Vec::new(),
+        token_endpoint_auth_method: None,
+        client_id: "client".into(),
+        client_secret_ref: None,
+        private_key_ref: None,
+        scopes: ScopeSet::default(),
+        require_pkce: true,
+        audience_hosts: Vec::new(),
+        resource: None,
+        audience: None,
+        request_timeout: std::time::Duration::from_secs(30),
+        max_retries: 3,
+        auto_update: false,
+        enabled: true,
+        settings: serde_json::Map::new(),
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+fn server(url: &str) -> Server {
+    Server {
+        name: ServerName::parse("notes").unwrap(),
+        display_name: "Notes".into(),
+        target: Target::Url(url::Url::parse(url).unwrap()),
+        auth: ServerAuth {
+            mode: AuthMode::UserDelegated,
+            provider: Some(ProviderName::parse("fake").unwrap()),
+            required_scopes: ScopeSet::default(),
+            secret_ref: None,
+            injection: None,
+        },
+        connection: ConnectionUse::Shared,
+        wait: std::time::Duration::from_secs(45),
+        tools: ToolFilter::default(),
+        teams: Vec::new(),
+        enabled: true,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+fn connection(scopes: &str) -> Connection {
+    let facts = |name: &str| TokenFacts {
+        credential: name.into(),
+        scopes: ScopeSet::split(scopes, &[]),
+        issued_at: NOW,
+        expires_at: None,
+        refresh_token_present: true,
+        refresh_token_expires_at: None,
+    };
+    Connection {
+        id: ConnectionId::parse("c1").unwrap(),
+        user: UserName::parse("ann").unwrap(),
+        team: TeamName::default_team(),
+        provider: ProviderName::parse("fake").unwrap(),
+        resource: None,
+        account: None,
+        credentials: vec![facts("user"), facts("bot")],
+        facts: Vec::new(),
+        origins: Origins {
+            token: "https://id.example.com".into(),
+            revocation: None,
+            audience: vec![HostPattern::parse("mcp.example.com").unwrap()],
+        },
+        client_id: "client".into(),
+        preset_digest: Digest::of(b"fake"),
+        state: State::Connected,
+        generation: 1,
+        created_at: NOW,
+        updated_at: NOW,
+        last_used_at: None,
+    }
+}
+
+fn caller() -> Caller {
+    Caller {
+        user: UserName::parse("ann").unwrap(),
+        team: TeamName::default_team(),
+        client: ClientId::parse("agent").unwrap(),
+        client_name: "Agent".into(),
+        permissions: Permissions::default(),
+        servers: None,
+        has_browser_identity: true,
+    }
+}
+
+struct Case {
+    server: Server,
+    provider: Provider,
+    caller: Caller,
+    connection: Option<Connection>,
+    verdict: Result<Verdict, PresetFault>,
+    tool: &'static str,
+}
+
+fn case() -> Case {
+    Case {
+        server: server("https://mcp.example.com/mcp"),
+        provider: provider(),
+        caller: caller(),
+        connection: Some(connection("read")),
+        verdict: Ok(Verdict::Allow {
+            credential: None,
+            rules: Vec::new(),
+        }),
+        tool: "anything",
+    }
+}
+
+impl Case {
+    fn decide(&self) -> Result<Permit, CallError> {
+        let preset: Arc<dyn Preset> = Arc::new(FakePreset {
+            description: description(),
+            verdict: self.verdict.clone(),
+        });
+        let attachment = Attachment::new(
+            Arc::new(self.server.clone()),
+            Some(Arc::new(self.provider.clone())),
+            Some(preset),
+        )
+        .unwrap();
+        let attachment = Arc::new(attachment);
+        let call = Call {
+            method: "tools/call",
+            name: Some(self.tool),
+            arguments: None,
+            host: attachment.host(),
+        };
+        attachment
+            .admit(&self.caller, call)?
+            .connected(self.connection.as_ref(), NOW)?
+            .judge()
+    }
+
+    fn refused(&self) -> CallError {
+        match self.decide() {
+            Ok(_) => panic!("it was let through"),
+            Err(error) => error,
+        }
+    }
+
+    fn headers(&self) -> Result<http::HeaderMap, InjectError> {
+        let permit = self.decide().unwrap_or_else(|e| panic!("{e}"));
+        let plan = Plan::new(permit, self.connection.as_ref())?;
+        let tokens = |name: &str| CredentialTokens {
+            credential: name.into(),
+            access_token: Secret::from_text(format!("CANARY-{name}")),
+            refresh_token: None,
+            id_token: None,
+        };
+        let set = TokenSet {
+            credentials: vec![tokens("user"), tokens("bot")],
+        };
+        let key = SealKey::new([9; 32]);
+        let bytes = set.into_secret().seal(&key, [1; 24], b"here");
+        let sealed = Sealed::new(key, b"here".to_vec(), bytes);
+        let filled = plan.fill(&Vaulted {
+            tokens: Some(&sealed),
+            api_key: None,
+        })?;
+        Ok(filled.into_request(http::HeaderMap::new()).1)
+    }
+}
+
+fn denied(code: &str) -> impl Fn(&CallError) -> bool {
+    move |e| matches!(e, CallError::Denied { code: c, .. } if c == code)
+}
+
+#[test]
+fn the_operators_rules_come_before_the_preset() {
+    let mut disabled = case();
+    disabled.server.enabled = false;
+    assert!(denied("server_disabled")(&disabled.refused()));
+
+    let mut paused = case();
+    paused.provider.enabled = false;
+    assert!(denied("provider_disabled")(&paused.refused()));
+
+    let mut team = case();
+    team.server.teams = vec![TeamName::parse("ops").unwrap()];
+    assert!(denied("team_not_allowed")(&team.refused()));
+
+    let mut token = case();
+    token.caller.servers = Some(["other".to_owned()].into());
+    assert!(denied("server_not_in_token")(&token.refused()));
+
+    let mut tool = case();
+    tool.server.tools.deny = vec!["any*".into()];
+    assert!(denied("tool_not_allowed")(&tool.refused()));
+}
+
+#[test]
+fn without_a_usable_connection_the_user_is_told_what_to_do() {
+    let none = Case {
+        connection: None,
+        ..case()
+    };
+    assert_eq!(none.refused().word(), "oauth_connection_required");
+
+    let mut ended = case();
+    ended.connection.as_mut().unwrap().state = State::NeedsReauth {
+        reason: ReauthReason::Revoked,
+    };
+    assert_eq!(ended.refused().word(), "oauth_token_expired");
+
+    let mut lapsed = case();
+    for c in &mut lapsed.connection.as_mut().unwrap().credentials {
+        c.expires_at = Some(Timestamp::from_secs(1));
+        c.refresh_token_present = false;
+    }
+    assert!(matches!(
+        lapsed.refused(),
+        CallError::NeedsReauth {
+            reason: ReauthReason::Expired,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_server_moved_after_consent_gets_no_token() {
+    let mut moved = case();
+    moved.server.target = Target::Url(url::Url::parse("https://evil.example.net/mcp").unwrap());
+    moved.provider.audience_hosts = vec![HostPattern::parse("evil.example.net").unwrap()];
+    assert!(matches!(
+        moved.refused(),
+        CallError::NeedsReauth {
+            reason: ReauthReason::ProviderChanged,
+            ..
+        }
+    ));
+
+    let mut other_client = case();
+    other_client.provider.client_id = "another".into();
+    assert!(matches!(
+        other_client.refused(),
+        CallError::NeedsReauth {
+            reason: ReauthReason::ProviderChanged,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn scopes_are_asked_for_only_where_nothing_granted_implies_them() {
+    let mut server_scopes = case();
+    server_scopes.server.auth.required_scopes = ScopeSet::split("public_repo read", &[]);
+    let CallError::NeedsScopes { missing, .. } = server_scopes.refused() else {
+        panic!()
+    };
+    assert_eq!(missing.join(" "), "public_repo");
+    server_scopes.connection = Some(connection("repo read"));
+    assert!(server_scopes.decide().is_ok());
+
+    let table = Case {
+        tool: "read_alerts",
+        ..case()
+    };
+    assert_eq!(table.refused().word(), "scope_upgrade_required");
+    assert!(
+        Case {
+            tool: "read_alerts",
+            connection: Some(connection("repo")),
+            ..case()
+        }
+        .decide()
+        .is_ok()
+    );
+
+    let verdict = Case {
+        verdict: Ok(Verdict::NeedScopes(vec!["write".into()])),
+        ..case()
+    };
+    assert_eq!(verdict.refused().word(), "scope_upgrade_required");
+}
+
+#[test]
+fn every_preset_fault_fails_closed() {
+    let faults = [
+        (PresetFault::Trap("x".into()), "preset_failed"),
+        (PresetFault::Deadline, "preset_timeout"),
+        (PresetFault::Memory, "preset_failed"),
+        (PresetFault::BadOutput("x".into()), "preset_failed"),
+        (PresetFault::Reported("x".into()), "preset_failed"),
+        (PresetFault::Unavailable("x".into()), "preset_unavailable"),
+        (PresetFault::Busy, "busy"),
+    ];
+    for (fault, word) in faults {
+        assert_eq!(
+            Case {
+                verdict: Err(fault),
+                ..case()
+            }
+            .refused()
+            .word(),
+            word
+        );
+    }
+    let empty = Case {
+        verdict: Ok(Verdict::NeedScopes(Vec::new())),
+        ..case()
+    };
+    assert_eq!(empty.refused().word(), "preset_failed");
+    let unknown = Case {
+        verdict: Ok(Verdict::Allow {
+            credential: Some("root".into()),
+            rules: vec![],
+        }),
+        ..case()
+    };
+    assert_eq!(unknown.refused().word(), "preset_failed");
+}
+
+#[test]
+fn the_chosen_credentials_token_is_injected() {
+    let headers = case().headers().unwrap();
+    assert_eq!(headers["authorization"], "Bearer CANARY-user");
+    assert!(headers["authorization"].is_sensitive());
+
+    let verdict = Ok(Verdict::Allow {
+        credential: Some("bot".into()),
+        rules: Vec::new(),
+    });
+    assert_eq!(
+        Case { verdict, ..case() }.headers().unwrap()["authorization"],
+        "Bearer CANARY-bot"
+    );
+}
+
+#[test]
+fn a_servers_injection_replaces_only_the_access_token_rule() {
+    let mut own = case();
+    own.server.auth.injection = Some(Injection {
+        header_name: "X-Api-Key".into(),
+        header_prefix: String::new(),
+    });
+    let headers = own.headers().unwrap();
+    assert_eq!(headers["x-api-key"], "CANARY-user");
+    assert!(!headers.contains_key("authorization"));
+}
+
+#[test]
+fn a_preset_cannot_set_what_is_not_its_to_set() {
+    let header = |name: &str, value: &str| {
+        Rule::SetHeader(Header {
+            name: name.into(),
+            value: vec![Part::Literal(value.into())],
+        })
+    };
+    let cases = [
+        header("Host", "evil"),
+        header("Cookie", "a=b"),
+        header("Mcp-Session-Id", "x"),
+        header("X-Forwarded-For", "1.2.3.4"),
+        header("Transfer-Encoding", "chunked"),
+        header("X-Fine", "a\r\nX-Evil: b"),
+        header("bad name", "x"),
+        Rule::SetHeader(Header {
+            name: "X-S".into(),
+            value: vec![Part::Slot(Slot::ClientSecret)],
+        }),
+        Rule::SetHeader(Header {
+            name: "X-S".into(),
+            value: vec![Part::Slot(Slot::RefreshToken)],
+        }),
+        Rule::SetHeader(Header {
+            name: "X-S".into(),
+            value: vec![Part::Slot(Slot::Extra("x".into()))],
+        }),
+        Rule::SetHeader(Header {
+            name: "X-V".into(),
+            value: vec![Part::Variable("none".into())],
+        }),
+        Rule::SetQuery(countersign_core::preset::Parameter {
+            name: "token".into(),
+            value: vec![Part::Slot(Slot::AccessToken)],
+        }),
+    ];
+    for rule in cases {
+        let shown = format!("{rule:?}");
+        let verdict = Ok(Verdict::Allow {
+            credential: None,
+            rules: vec![bearer(), rule],
+        });
+        let refused = Case { verdict, ..case() }.headers();
+        assert!(
+            matches!(refused, Err(InjectError::Preset(PresetFault::BadOutput(_)))),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn no_token_leaves_for_a_host_off_the_audience() {
+    let mut off = case();
+    off.server.target = Target::Url(url::Url::parse("https://other.example.com/mcp").unwrap());
+    // Even if the connection was sealed with that host.
+    off.connection.as_mut().unwrap().origins.audience =
+        vec![HostPattern::parse("other.example.com").unwrap()];
+    assert!(matches!(off.headers(), Err(InjectError::OffAudience(_))));
+}

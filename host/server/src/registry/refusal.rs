@@ -1,0 +1,164 @@
+//! Why the registry did not do it. Every sentence says what to do next.
+
+use countersign_core::caller::MissingPermission;
+use countersign_core::names::InvalidName;
+use countersign_core::ports::StoreError;
+
+/// Why the registry did not do it. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A field's value is not acceptable, by itself or beside another one.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// CONTRACT's field name (`auth.provider`).
+        field: String,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
+    /// A field refers to something that does not exist.
+    #[error("{field}: {what} {name} not found; {}", known_in_words(what, known))]
+    Unknown {
+        /// CONTRACT's field name.
+        field: String,
+        /// The kind of thing.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// What the request is about does not exist.
+    #[error("{what} {name} not found; {}", known_in_words(what, known))]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The name is taken.
+    #[error("{what} {name} exists already; change it with `{what} update {name}` or choose another name")]
+    Exists {
+        /// The kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The field can't be changed after creation.
+    #[error("{field} cannot be changed; delete the {what} and create another one")]
+    Immutable {
+        /// The kind of thing.
+        what: &'static str,
+        /// CONTRACT's field name.
+        field: &'static str,
+    },
+    /// Something still depends on it.
+    #[error("{what} {name} is in use by {}; {remedy}", by.join(", "))]
+    InUse {
+        /// The kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Who depends on it.
+        by: Vec<String>,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The preset is in the catalog, but an administrator has not enabled it.
+    #[error("preset {0} is not enabled; run `countersign preset enable {0}` first")]
+    PresetNotEnabled(String),
+    /// The configuration forbids it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The caller's roles do not allow it.
+    #[error("{0}; ask an administrator for a role that has it")]
+    Permission(MissingPermission),
+    /// Somebody else wrote first.
+    #[error("it was changed by somebody else meanwhile; read it again and repeat the change")]
+    Conflict,
+    /// The store failed; the change is not acknowledged.
+    #[error("the store does not work: {0}")]
+    Store(StoreError),
+}
+
+fn known_in_words(what: &str, known: &[String]) -> String {
+    const SHOWN: usize = 12;
+    match known.len() {
+        0 => format!("there is no {what} yet"),
+        n if n > SHOWN => format!("there are {}, and {} more", known[..SHOWN].join(", "), n - SHOWN),
+        _ => format!("there is {}", known.join(", ")),
+    }
+}
+
+impl Refusal {
+    /// A field's value is not acceptable.
+    pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    /// A name that breaks its rule.
+    pub fn name(field: impl Into<String>, error: &InvalidName) -> Self {
+        Self::invalid(field, format!("{:?} is not a {}: use {}", error.value, error.what, error.rule))
+    }
+
+    /// The word of the problem document's type.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::Unknown { .. } => "unknown-reference",
+            Self::NotFound { .. } => "not-found",
+            Self::Exists { .. } => "already-exists",
+            Self::Immutable { .. } => "immutable",
+            Self::InUse { .. } => "in-use",
+            Self::PresetNotEnabled(_) => "preset-not-enabled",
+            Self::Forbidden(_) => "forbidden-by-configuration",
+            Self::Permission(_) => "permission-missing",
+            Self::Conflict => "conflict",
+            Self::Store(_) => "store-unavailable",
+        }
+    }
+
+    /// The HTTP status it is answered with.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Invalid { .. } | Self::Unknown { .. } | Self::Immutable { .. } => 400,
+            Self::Permission(_) => 403,
+            Self::NotFound { .. } => 404,
+            Self::Exists { .. }
+            | Self::InUse { .. }
+            | Self::PresetNotEnabled(_)
+            | Self::Forbidden(_)
+            | Self::Conflict => 409,
+            Self::Store(StoreError::TooLarge { .. }) => 400,
+            Self::Store(_) => 503,
+        }
+    }
+
+    /// The field it is about.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { field, .. } | Self::Unknown { field, .. } => Some(field),
+            Self::Immutable { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+}
+
+impl From<MissingPermission> for Refusal {
+    fn from(missing: MissingPermission) -> Self {
+        Self::Permission(missing)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => Self::Conflict,
+            other => Self::Store(other),
+        }
+    }
+}

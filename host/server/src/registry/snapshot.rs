@@ -1,0 +1,164 @@
+//! All that is registered, as the hot path reads it: one pointer load.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use countersign_core::names::{PresetName, ProviderName, SecretName, ServerName, UserName};
+use countersign_core::ports::{Kind, Records, Revision, StoreError, parse};
+use countersign_core::provider::Provider;
+use countersign_core::server::Server;
+use countersign_core::time::Timestamp;
+use countersign_core::hosts::HostPattern;
+use countersign_presets::Approval;
+use serde::{Deserialize, Serialize};
+
+/// A record with the revision that a change must name.
+#[derive(Debug, Clone)]
+pub struct Stored<T> {
+    /// The record.
+    pub value: Arc<T>,
+    /// For compare-and-set.
+    pub revision: Revision,
+}
+
+/// What is known of a secret besides its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFacts {
+    /// Its name.
+    pub name: SecretName,
+    /// Hosts it may be sent to; empty means wherever what refers to it says.
+    pub hosts: Vec<HostPattern>,
+    /// When it was first set.
+    pub created_at: Timestamp,
+    /// When its value or hosts were last set.
+    pub updated_at: Timestamp,
+}
+
+/// Whether a preset may be used at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enablement {
+    /// Which.
+    pub preset: PresetName,
+    /// Whether providers may use it.
+    pub enabled: bool,
+    /// Who said so.
+    pub by: UserName,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What one provider's preset was approved to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRecord {
+    /// Which provider.
+    pub provider: ProviderName,
+    /// Which preset.
+    pub preset: PresetName,
+    /// Digest, settings and permission set.
+    pub approval: Approval,
+    /// Its hash, for people.
+    pub hash: String,
+    /// Who approved; none when a swap to the same or less did.
+    pub by: Option<UserName>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// All that is registered at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Providers by name.
+    pub providers: HashMap<ProviderName, Stored<Provider>>,
+    /// Servers by name.
+    pub servers: HashMap<ServerName, Stored<Server>>,
+    /// Secrets by name, without values.
+    pub secrets: BTreeMap<SecretName, Stored<SecretFacts>>,
+    /// Presets that somebody enabled or disabled.
+    pub enablements: BTreeMap<PresetName, Stored<Enablement>>,
+    /// Approvals by provider.
+    pub approvals: HashMap<ProviderName, Stored<ApprovalRecord>>,
+}
+
+impl Snapshot {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store.
+    pub async fn read(records: &dyn Records) -> Result<Self, StoreError> {
+        let mut this = Self::default();
+        for record in records.list(Kind::Provider, None).await? {
+            let value: Provider = parse(&record)?;
+            this.providers.insert(value.name.clone(), stored(value, record.revision));
+        }
+        for record in records.list(Kind::Server, None).await? {
+            let value: Server = parse(&record)?;
+            this.servers.insert(value.name.clone(), stored(value, record.revision));
+        }
+        for record in records.list(Kind::Secret, None).await? {
+            let value: SecretFacts = parse(&record)?;
+            this.secrets.insert(value.name.clone(), stored(value, record.revision));
+        }
+        // Enablements are listed with all of their kind, approvals by preset.
+        for record in records.list(Kind::Preset, None).await? {
+            if record.key.partition.is_empty() {
+                let value: Enablement = parse(&record)?;
+                this.enablements.insert(value.preset.clone(), stored(value, record.revision));
+            } else {
+                let value: ApprovalRecord = parse(&record)?;
+                this.approvals.insert(value.provider.clone(), stored(value, record.revision));
+            }
+        }
+        Ok(this)
+    }
+
+    /// One provider.
+    #[must_use]
+    pub fn provider(&self, name: &ProviderName) -> Option<&Arc<Provider>> {
+        self.providers.get(name).map(|s| &s.value)
+    }
+
+    /// One server.
+    #[must_use]
+    pub fn server(&self, name: &ServerName) -> Option<&Arc<Server>> {
+        self.servers.get(name).map(|s| &s.value)
+    }
+
+    /// Whether providers may use the preset.
+    #[must_use]
+    pub fn is_enabled(&self, preset: &PresetName) -> bool {
+        self.enablements.get(preset).is_some_and(|e| e.value.enabled)
+    }
+
+    /// Servers attached to a provider, in order of name.
+    #[must_use]
+    pub fn attached(&self, provider: &ProviderName) -> Vec<&Arc<Server>> {
+        let mut found: Vec<_> = self
+            .servers
+            .values()
+            .map(|s| &s.value)
+            .filter(|s| s.auth.provider.as_ref() == Some(provider))
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// What refers to a secret, as `provider NAME` and `server NAME`.
+    #[must_use]
+    pub fn users_of(&self, secret: &SecretName) -> Vec<String> {
+        let providers = self.providers.values().map(|s| &s.value).filter(|p| {
+            p.client_secret_ref.as_ref() == Some(secret) || p.private_key_ref.as_ref() == Some(secret)
+        });
+        let servers =
+            self.servers.values().map(|s| &s.value).filter(|s| s.auth.secret_ref.as_ref() == Some(secret));
+        let mut found: Vec<_> = providers
+            .map(|p| format!("provider {}", p.name))
+            .chain(servers.map(|s| format!("server {}", s.name)))
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+fn stored<T>(value: T, revision: Revision) -> Stored<T> {
+    Stored { value: Arc::new(value), revision }
+}
