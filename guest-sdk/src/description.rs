@@ -251,9 +251,9 @@ impl Description {
         self
     }
 
-    /// Adds a way to revoke.
-    pub fn revocation(mut self, revocation: Revocation) -> Self {
-        self.revocation.push(revocation);
+    /// Adds ways to revoke; the first that is possible is taken.
+    pub fn revocation(mut self, ways: impl IntoIterator<Item = Revocation>) -> Self {
+        self.revocation.extend(ways);
         self
     }
 

@@ -68,7 +68,7 @@ impl Request {
         self
     }
 
-    /// The client proves itself as the provider record says.
+    /// How the client proves itself.
     pub fn client_authentication(mut self, method: ClientAuthentication) -> Self {
         self.client_authentication = Some(method);
         self
@@ -126,7 +126,12 @@ impl AnswerShape {
 impl Check {
     /// The member is `true`.
     pub fn is_true(pointer: &str) -> Self {
-        Self::Equals((pointer.into(), "true".into()))
+        Self::is(pointer, "true")
+    }
+
+    /// The member is this scalar, as text.
+    pub fn is(pointer: &str, value: &str) -> Self {
+        Self::Equals((pointer.into(), value.into()))
     }
 
     /// There is such a member.
@@ -151,6 +156,7 @@ impl TokenShape {
         let at = |member: &str| vec![[object, member].concat()];
         Self {
             credential: credential.into(),
+            when: Vec::new(),
             optional: false,
             access_token: at("/access_token"),
             refresh_token: at("/refresh_token"),
@@ -165,6 +171,12 @@ impl TokenShape {
     /// It may be missing.
     pub fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    /// Only if this holds.
+    pub fn when(mut self, check: Check) -> Self {
+        self.when.push(check);
         self
     }
 
@@ -292,12 +304,19 @@ impl Revocation {
         Self { request, effect, note: note.into() }
     }
 
-    /// RFC 7009 with the refresh token, which ends the access token as well.
-    /// An empty URL is the provider record's.
-    pub fn rfc7009(url: impl Text) -> Self {
-        let request = Request::post(url)
+    /// RFC 7009: the refresh token, which ends the access token as well, or
+    /// where there is none the access token. An empty URL is the provider
+    /// record's.
+    pub fn rfc7009(url: impl Text) -> [Self; 2] {
+        let url = url.into_template();
+        let refresh = Request::post(url.clone())
             .form([("token", "{$refresh-token}"), ("token_type_hint", "refresh_token")]);
-        Self::new(request, RevocationEffect::Grant, "")
+        let access = Request::post(url)
+            .form([("token", "{$access-token}"), ("token_type_hint", "access_token")]);
+        [
+            Self::new(refresh, RevocationEffect::Grant, ""),
+            Self::new(access, RevocationEffect::Token, ""),
+        ]
     }
 }
 

@@ -12,6 +12,7 @@
 //! - what is said when it fails: [`error`]; what is kept of it: [`audit`].
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod audit;
 pub mod caller;
 pub mod connection;
@@ -23,9 +24,12 @@ pub mod names;
 pub mod ports;
 pub mod preset;
 pub mod provider;
+pub mod refresh;
+pub mod request;
 pub mod scope;
 pub mod secret;
 pub mod server;
 pub mod template;
 pub mod time;
+pub mod token_answer;
 pub mod tokens;

@@ -91,6 +91,9 @@ pub enum Kind {
     ConnectLink = 19,
     /// A declarative policy.
     Policy = 20,
+    /// What tokens descend from: a user's word to an agent, or an API token. Its
+    /// partition is the user's name.
+    Grant = 21,
 }
 
 /// Counts the writes of one record, from 1.

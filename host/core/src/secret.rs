@@ -88,6 +88,11 @@ impl Secret {
         &self.0
     }
 
+    /// For a request's body, which zeroizes it in its turn.
+    pub(crate) fn into_zeroizing(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+
     pub(crate) fn expose_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }

@@ -6,7 +6,7 @@
 //! instead of being given back to the kernel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use wasmtime::{
 
 /// How often a running guest's deadline is looked at.
 const TICK: Duration = Duration::from_millis(5);
+const TICKS_A_SECOND: u64 = 200;
 
 /// Limits of one size class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +146,7 @@ pub struct Sandboxes {
     small: Arc<SizeClass>,
     large: Arc<SizeClass>,
     config: EngineConfig,
+    seconds: Arc<AtomicU64>,
     // Dropping it ends the ticker.
     _ticker: mpsc::Sender<()>,
 }
@@ -158,14 +160,21 @@ impl Sandboxes {
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
         let small = SizeClass::new(&config.small)?;
         let large = SizeClass::new(&config.large)?;
-        let ticker = start_ticker([small.engine.clone(), large.engine.clone()])?;
-        Ok(Arc::new(Self { small, large, config, _ticker: ticker }))
+        let seconds = Arc::new(AtomicU64::new(0));
+        let engines = [small.engine.clone(), large.engine.clone()];
+        let ticker = start_ticker(engines, Arc::clone(&seconds))?;
+        Ok(Arc::new(Self { small, large, config, seconds, _ticker: ticker }))
     }
 
     /// The limits in force.
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
         &self.config
+    }
+
+    /// Counts up about once a second.
+    pub(crate) fn seconds(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.seconds)
     }
 
     /// Compiles for the smallest class that holds the component.
@@ -186,15 +195,18 @@ pub(crate) fn ticks(deadline: Duration) -> u64 {
     u64::try_from(ticks).unwrap_or(u64::MAX - 1).saturating_add(1)
 }
 
-fn start_ticker(engines: [Engine; 2]) -> Result<mpsc::Sender<()>, EngineError> {
+fn start_ticker(engines: [Engine; 2], seconds: Arc<AtomicU64>) -> Result<mpsc::Sender<()>, EngineError> {
     let (alive, ended) = mpsc::channel::<()>();
     std::thread::Builder::new()
         .name("preset-deadlines".into())
         .spawn(move || {
+            let mut ticks = 0u64;
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 for engine in &engines {
                     engine.increment_epoch();
                 }
+                ticks += 1;
+                seconds.store(ticks / TICKS_A_SECOND, Ordering::Relaxed);
             }
         })
         .map_err(|e| EngineError(format!("no thread for deadlines: {e}")))?;

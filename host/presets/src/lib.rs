@@ -1,1 +1,6 @@
-//! placeholder, replaced in the first hour
+//! Presets.
+mod abi;
+mod engine;
+mod faults;
+mod host;
+mod limits;

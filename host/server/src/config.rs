@@ -19,7 +19,7 @@ mod server;
 mod store;
 
 pub use identity::Identity;
-pub use keys::{KeySource, Keys};
+pub use keys::Keys;
 pub use network::{InvalidUpstream, Network, PrivateUpstream};
 pub use presets::{Presets, Signatures};
 pub use server::{ListenAndUrl, Server, check_public_url};
@@ -172,6 +172,8 @@ fn beside(dir: &Path, path: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use countersign_vault::keys::KeySource;
+
     use super::*;
 
     const GOOD: &str = r#"

@@ -22,9 +22,14 @@ pub(crate) fn reserved(name: &str) -> bool {
 
 pub(crate) fn parameter_names(key: &str, map: &[(String, String)]) -> Result<(), String> {
     match map.iter().find(|(name, _)| !is_token(name)) {
-        Some((name, _)) => {
-            Err(["setting `", key, "`: `", name, "` is no name for a parameter"].concat())
-        }
+        Some((name, _)) => Err([
+            "setting `",
+            key,
+            "`: `",
+            name,
+            "` is no name for a parameter",
+        ]
+        .concat()),
         None => Ok(()),
     }
 }
@@ -46,21 +51,34 @@ pub(crate) fn one_line(key: &str, value: &str) -> Result<(), String> {
 }
 
 pub(crate) fn https_url(key: &str, url: &str) -> Result<(), String> {
-    let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?']).next());
+    let host = url
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split(['/', '?']).next());
     let well_formed = host.is_some_and(|host| {
         !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
     });
-    let clean = url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let clean = url
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if well_formed && clean {
         Ok(())
     } else {
-        Err(["setting `", key, "` must be an https address without a fragment"].concat())
+        Err([
+            "setting `",
+            key,
+            "` must be an https address without a fragment",
+        ]
+        .concat())
     }
 }
 
 /// RFC 9110's token, which suits names of parameters as well.
 fn is_token(name: &str) -> bool {
     !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

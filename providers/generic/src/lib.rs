@@ -53,10 +53,12 @@ fn authorization(
     parameter_names("authorize_parameters", &extra)?;
     for (name, value) in extra {
         if reserved(&name) {
-            return Err(
-                ["setting `authorize_parameters` must not hold `", &name, "`, which the gateway sets"]
-                    .concat(),
-            );
+            return Err([
+                "setting `authorize_parameters` must not hold `",
+                &name,
+                "`, which the gateway sets",
+            ]
+            .concat());
         }
         description = description.authorize_parameter(&name, literal(value));
     }
@@ -151,11 +153,17 @@ fn sending(settings: &mut Settings, mut description: Description) -> Result<Desc
         one_line("header_prefix", &prefix)?;
         let prefix = prefix.trim_end();
         // An empty prefix sends the bare token.
-        let mut value =
-            if prefix.is_empty() { Vec::new() } else { literal([prefix, " "].concat()) };
+        let mut value = if prefix.is_empty() {
+            Vec::new()
+        } else {
+            literal([prefix, " "].concat())
+        };
         value.push(Part::Slot(Slot::AccessToken));
-        description = description
-            .credentials([Credential::new("user", "Access token", [Rule::header(&name, value)])]);
+        description = description.credentials([Credential::new(
+            "user",
+            "Access token",
+            [Rule::header(&name, value)],
+        )]);
     }
     for (name, value) in settings.map("headers")? {
         header_name("headers", &name)?;
@@ -171,9 +179,11 @@ fn identity(settings: &mut Settings, description: Description) -> Result<Descrip
     let label = settings.pointer("userinfo_label_pointer")?;
     let Some(endpoint) = endpoint else {
         return if id.is_some() || label.is_some() {
-            Err("settings `userinfo_id_pointer` and `userinfo_label_pointer` need \
+            Err(
+                "settings `userinfo_id_pointer` and `userinfo_label_pointer` need \
                  `userinfo_endpoint`"
-                .into())
+                    .into(),
+            )
         } else {
             Ok(description)
         };

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use countersign_vault::keys::KeySource;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -27,19 +28,6 @@ struct SourceRaw {
 pub struct Keys {
     /// Where the key comes from.
     pub source: KeySource,
-}
-
-/// Where a key comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A file that only its owner may read.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-    /// The standard output of a program, given with its arguments.
-    Command(Vec<String>),
-    /// A systemd credential.
-    Systemd(String),
 }
 
 impl Keys {

@@ -75,8 +75,8 @@ pub struct Snapshot {
     pub secrets: BTreeMap<SecretName, Stored<SecretFacts>>,
     /// Presets that somebody enabled or disabled.
     pub enablements: BTreeMap<PresetName, Stored<Enablement>>,
-    /// Approvals by provider.
-    pub approvals: HashMap<ProviderName, Stored<ApprovalRecord>>,
+    /// Approvals by provider, oldest first.
+    pub approvals: HashMap<ProviderName, Vec<Stored<ApprovalRecord>>>,
 }
 
 impl Snapshot {
@@ -98,15 +98,18 @@ impl Snapshot {
             let value: SecretFacts = parse(&record)?;
             this.secrets.insert(value.name.clone(), stored(value, record.revision));
         }
-        // Enablements are listed with all of their kind, approvals by preset.
+        // Enablements are listed with all of their kind, approvals by provider.
         for record in records.list(Kind::Preset, None).await? {
             if record.key.partition.is_empty() {
                 let value: Enablement = parse(&record)?;
                 this.enablements.insert(value.preset.clone(), stored(value, record.revision));
             } else {
                 let value: ApprovalRecord = parse(&record)?;
-                this.approvals.insert(value.provider.clone(), stored(value, record.revision));
+                this.approvals.entry(value.provider.clone()).or_default().push(stored(value, record.revision));
             }
+        }
+        for approvals in this.approvals.values_mut() {
+            approvals.sort_by(|a, b| (a.value.at, &a.value.hash).cmp(&(b.value.at, &b.value.hash)));
         }
         Ok(this)
     }
@@ -127,6 +130,13 @@ impl Snapshot {
     #[must_use]
     pub fn is_enabled(&self, preset: &PresetName) -> bool {
         self.enablements.get(preset).is_some_and(|e| e.value.enabled)
+    }
+
+    /// What was approved for a provider.
+    #[must_use]
+    pub fn approvals_of(&self, provider: &ProviderName) -> Vec<Approval> {
+        let records = self.approvals.get(provider).map_or(&[][..], Vec::as_slice);
+        records.iter().map(|s| s.value.approval.clone()).collect()
     }
 
     /// Servers attached to a provider, in order of name.

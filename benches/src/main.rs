@@ -1,0 +1,58 @@
+//! The parts that `cargo xtask bench` runs, each as a process of its own so
+//! that the kernel's CPU accounting tells them apart.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the real clock; nothing here is part of the product"
+)]
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+mod load;
+mod proxy;
+mod serve;
+mod upstream;
+
+#[derive(Parser)]
+#[command(about = "Parts of Countersign's benchmark; `cargo xtask bench` puts them together.")]
+struct Arguments {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// An MCP server that answers at once, for tools/call of 2026-07-28.
+    Upstream {
+        /// Where to listen; port 0 picks one. The address is printed.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+    /// A reverse proxy that only adds a header: the floor.
+    Proxy {
+        /// Where to listen; port 0 picks one. The address is printed.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Where to forward to.
+        #[arg(long)]
+        to: SocketAddr,
+    },
+    /// Sends tools/call requests and prints what it measured as JSON.
+    Load(load::Load),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match arguments.part {
+            Part::Upstream { listen } => upstream::run(listen).await,
+            Part::Proxy { listen, to } => proxy::run(listen, to).await,
+            Part::Load(load) => load.run().await,
+        }
+    })
+}

@@ -1,0 +1,160 @@
+//! When tokens are renewed, and what a failed renewal means. A pure state
+//! machine: `countersign-oauth` does what it says.
+
+use std::time::Duration;
+
+use crate::connection::{Connection, ReauthReason, TokenFacts};
+use crate::preset::{Refresh, RefreshKind};
+use crate::request::SendError;
+use crate::secret::Sealed;
+use crate::time::Timestamp;
+use crate::token_answer::{AnswerError, Granted};
+use crate::tokens::{TokenSet, TokensUnreadable};
+
+/// Whether a credential's access token has to be renewed before use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is good.
+    Fresh,
+    /// It is good for a while yet: renew, but if that fails use it on.
+    Soon,
+    /// It has ended: renew, or nothing can be sent.
+    Now,
+    /// It has ended and cannot be renewed.
+    Hopeless,
+}
+
+/// Judges one credential.
+#[must_use]
+pub fn need(facts: &TokenFacts, refresh: &Refresh, now: Timestamp) -> Need {
+    let renewable = refresh.kind != RefreshKind::None
+        && facts.refresh_token_present
+        && facts.refresh_token_expires_at.is_none_or(|end| end > now);
+    match (facts.has_lapsed(now), renewable) {
+        (true, true) => Need::Now,
+        (true, false) => Need::Hopeless,
+        (false, true) if facts.is_due(now, refresh.margin_percent) => Need::Soon,
+        (false, _) => Need::Fresh,
+    }
+}
+
+/// How a renewal failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// No answer.
+    Unsent(SendError),
+    /// An answer without tokens.
+    Answer(AnswerError),
+}
+
+/// What a failed renewal means for the stored tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// The grant has ended: the tokens are deleted.
+    Final(ReauthReason),
+    /// The provider refuses, but perhaps not the grant (a rotated client
+    /// secret): the tokens are kept, and a later call tries again.
+    Refused(ReauthReason),
+    /// Nothing is known: the tokens are kept, and a later call tries again.
+    Passing(String),
+}
+
+/// Judges a failure. Only `invalid_grant`, a code the preset calls permanent,
+/// or the preset's hook (`hook`: whether it says the refusal is final) end a
+/// grant; a code the preset calls transient never does.
+#[must_use]
+pub fn classify(
+    failure: &Failure,
+    refresh: &Refresh,
+    hook: Option<bool>,
+    facts: &TokenFacts,
+    last_used: Option<Timestamp>,
+    now: Timestamp,
+) -> Meaning {
+    let (status, code) = match failure {
+        Failure::Unsent(error) => return Meaning::Passing(error.to_string()),
+        Failure::Answer(AnswerError::Unreadable { status, .. }) => {
+            return Meaning::Passing(format!("its answer, with HTTP status {status}, cannot be read"));
+        }
+        Failure::Answer(AnswerError::Refused { status, code }) => (*status, code.as_deref()),
+    };
+    let passing = || Meaning::Passing(format!("it answered with HTTP status {status}"));
+    let listed = |codes: &[String]| code.is_some_and(|code| codes.iter().any(|c| c == code));
+    if listed(&refresh.transient_errors) {
+        return passing();
+    }
+    if listed(&refresh.permanent_errors) || code == Some("invalid_grant") || hook == Some(true) {
+        return Meaning::Final(why_ended(refresh, facts, last_used, now));
+    }
+    if hook == Some(false) || status >= 500 || status == 429 || status == 408 {
+        return passing();
+    }
+    match code {
+        Some("invalid_client" | "unauthorized_client") => Meaning::Refused(ReauthReason::ClientRejected),
+        Some("server_error" | "temporarily_unavailable" | "slow_down") | None => passing(),
+        Some(_) => Meaning::Refused(ReauthReason::ProviderError),
+    }
+}
+
+fn why_ended(
+    refresh: &Refresh,
+    facts: &TokenFacts,
+    last_used: Option<Timestamp>,
+    now: Timestamp,
+) -> ReauthReason {
+    const DAY: Duration = Duration::from_secs(86_400);
+    if facts.refresh_token_expires_at.is_some_and(|end| end <= now) {
+        return ReauthReason::Expired;
+    }
+    let touched = last_used.map_or(facts.issued_at, |used| used.max(facts.issued_at));
+    match refresh.idle_days {
+        Some(days) if now.since(touched) >= DAY * days => ReauthReason::Idle,
+        _ => ReauthReason::Revoked,
+    }
+}
+
+/// What to store after a renewal: the new tokens over the old ones. A refresh
+/// token that the answer omits is kept, as are other credentials.
+///
+/// # Errors
+/// [`TokensUnreadable`] if the old ones cannot be opened.
+pub fn renewed(
+    held: &Sealed,
+    connection: &Connection,
+    granted: Granted,
+) -> Result<(TokenSet, Vec<TokenFacts>), TokensUnreadable> {
+    let mut set = TokenSet::open(held)?;
+    let mut facts = connection.credentials.clone();
+    for (mut new, mut new_facts) in granted.tokens.credentials.into_iter().zip(granted.facts) {
+        let Some(slot) = set.credentials.iter_mut().find(|c| c.credential == new.credential) else {
+            set.credentials.push(new);
+            facts.push(new_facts);
+            continue;
+        };
+        let old_facts = facts.iter_mut().find(|f| f.credential == new.credential);
+        if new.refresh_token.is_none() {
+            new.refresh_token = slot.refresh_token.take();
+            new_facts.refresh_token_present = new.refresh_token.is_some();
+            new_facts.refresh_token_expires_at =
+                old_facts.as_ref().and_then(|old| old.refresh_token_expires_at);
+        }
+        if new.id_token.is_none() {
+            new.id_token = slot.id_token.take();
+        }
+        *slot = new;
+        if let Some(old) = old_facts {
+            *old = new_facts;
+        }
+    }
+    Ok((set, facts))
+}
+
+/// What is left after one credential's grant has ended.
+///
+/// # Errors
+/// [`TokensUnreadable`] if the tokens cannot be opened.
+pub fn without(held: &Sealed, credential: &str) -> Result<TokenSet, TokensUnreadable> {
+    let mut set = TokenSet::open(held)?;
+    set.credentials.retain(|c| c.credential != credential);
+    Ok(set)
+}

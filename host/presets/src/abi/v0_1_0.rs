@@ -1,0 +1,216 @@
+//! The world `countersign:preset@0.1.0`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::preset::{self as host, Hooks, PresetFault};
+use wasmtime::Store;
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, ComponentType, InstancePre, Lift, Linker, Lower,
+};
+
+use super::{Compiled, Described, Guest};
+use crate::engine::{EngineConfig, SizeClass, ticks};
+use crate::faults::{classify, plain};
+use crate::host::{HostState, Level, PresetLog, link_signing};
+use crate::limits::Limiter;
+
+mod convert;
+
+/// Bindings made from the WIT.
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated")]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit/v0.1.0",
+        world: "preset",
+    });
+}
+
+use bindings::countersign::preset::{description, log, types};
+use bindings::exports::countersign::preset::provider;
+
+/// The export that tells this version.
+pub(super) const PROVIDER: &str = "countersign:preset/provider@0.1.0";
+const SIGNING: &str = "countersign:preset/signing@0.1.0";
+
+impl types::Host for HostState {}
+impl description::Host for HostState {}
+
+impl log::Host for HostState {
+    fn log(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        };
+        Self::log(self, level, &message);
+    }
+}
+
+/// What the hook `refresh-error` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+enum Outcome {
+    #[component(name = "permanent")]
+    Permanent,
+    #[component(name = "transient")]
+    Transient,
+}
+
+/// The hooks' functions, by where the component exports them.
+#[derive(Default)]
+struct Functions {
+    authorize_parameters: Option<ComponentExportIndex>,
+    token_answer: Option<ComponentExportIndex>,
+    refresh_error: Option<ComponentExportIndex>,
+    sign: Option<ComponentExportIndex>,
+    identity: Option<ComponentExportIndex>,
+    filter_tools: Option<ComponentExportIndex>,
+    redact: Option<ComponentExportIndex>,
+}
+
+/// A linked component.
+pub(super) struct Prepared {
+    pre: bindings::PresetPre<HostState>,
+    functions: Functions,
+    class: Arc<SizeClass>,
+    log: Arc<PresetLog>,
+    config: EngineConfig,
+}
+
+impl Prepared {
+    pub(super) fn new(compiled: Compiled) -> wasmtime::Result<Self> {
+        let Compiled { component, class, log, config, signing } = compiled;
+        let mut linker = Linker::new(class.engine());
+        log::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)?;
+        if signing {
+            link_signing(&mut linker, SIGNING)?;
+        }
+        let find = |hook: &str| {
+            let interface = component.get_export_index(None, &format!("countersign:preset/{hook}@0.1.0"))?;
+            component.get_export_index(Some(&interface), hook)
+        };
+        let functions = Functions {
+            authorize_parameters: find("authorize-parameters"),
+            token_answer: find("token-answer"),
+            refresh_error: find("refresh-error"),
+            sign: find("sign"),
+            identity: find("identity"),
+            filter_tools: find("filter-tools"),
+            redact: find("redact"),
+        };
+        let pre = bindings::PresetPre::new(linker.instantiate_pre(&component)?)?;
+        Ok(Self { pre, functions, class, log, config })
+    }
+
+    /// Runs `work` in a fresh sandbox and throws it away.
+    fn run<T>(
+        &self,
+        deadline: Duration,
+        answer: usize,
+        work: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, PresetFault> {
+        let _seat = self.class.enter()?;
+        let state = HostState::new(Limiter::new(self.class.limits()), Arc::clone(&self.log));
+        let mut store = Store::new(self.class.engine(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(ticks(deadline));
+        store.set_hostcall_fuel(answer);
+        match work(&mut store) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(text)) => Err(PresetFault::Reported(plain(&text))),
+            Err(error) => Err(classify(&error, store.data().limiter.refused())),
+        }
+    }
+
+    fn call<T>(
+        &self,
+        work: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
+    ) -> Result<T, PresetFault> {
+        self.run(self.config.deadline, self.config.answer, work)
+    }
+
+    /// Calls a hook's one function.
+    fn hook<P, T>(&self, index: Option<&ComponentExportIndex>, parameters: P) -> Result<T, PresetFault>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        T: ComponentType + Lift + Send + Sync + 'static,
+        (Result<T, String>,): ComponentNamedList + Lift,
+    {
+        let index = index.ok_or_else(|| {
+            PresetFault::BadOutput("describe names a hook that the component does not export".into())
+        })?;
+        let pre: &InstancePre<HostState> = self.pre.instance_pre();
+        self.call(|store| {
+            let instance = pre.instantiate(&mut *store)?;
+            let function = instance.get_typed_func::<P, (Result<T, String>,)>(&mut *store, index)?;
+            let (answer,) = function.call(&mut *store, parameters)?;
+            Ok(answer)
+        })
+    }
+}
+
+impl Guest for Prepared {
+    fn exported_hooks(&self) -> Hooks {
+        let f = &self.functions;
+        Hooks {
+            authorize_parameters: f.authorize_parameters.is_some(),
+            token_answer: f.token_answer.is_some(),
+            refresh_error: f.refresh_error.is_some(),
+            sign: f.sign.is_some(),
+            identity: f.identity.is_some(),
+            filter_tools: f.filter_tools.is_some(),
+            redact: f.redact.is_some(),
+        }
+    }
+
+    fn describe(&self, settings: &str) -> Result<Described, PresetFault> {
+        let described = self.run(self.config.describe_deadline, self.config.description, |store| {
+            let guest = self.pre.instantiate(&mut *store)?;
+            guest.countersign_preset_provider().call_describe(&mut *store, settings)
+        })?;
+        Ok(convert::description(described))
+    }
+
+    fn evaluate(
+        &self,
+        call: &host::Call<'_>,
+        settings: Option<&str>,
+        grant: &host::GrantFacts<'_>,
+    ) -> Result<host::Verdict, PresetFault> {
+        let call = provider::Call {
+            method: call.method.to_owned(),
+            name: call.name.map(str::to_owned),
+            arguments: call.arguments.map(str::to_owned),
+            host: call.host.to_owned(),
+            settings: settings.map(str::to_owned),
+        };
+        let grant = convert::grant(grant);
+        self.call(|store| {
+            let guest = self.pre.instantiate(&mut *store)?;
+            guest.countersign_preset_provider().call_evaluate(&mut *store, &call, &grant)
+        })
+        .map(convert::verdict)
+    }
+
+    fn authorize_parameters(&self, settings: &str, scopes: Vec<String>) -> Result<Vec<(String, String)>, PresetFault> {
+        self.hook(self.functions.authorize_parameters.as_ref(), (settings, scopes))
+    }
+
+    fn token_answer(&self, status: u16, masked_body: &str) -> Result<Vec<host::TokenShape>, PresetFault> {
+        let shapes: Vec<description::TokenShape> =
+            self.hook(self.functions.token_answer.as_ref(), (status, masked_body))?;
+        Ok(shapes.into_iter().map(convert::token_shape).collect())
+    }
+
+    fn refresh_error(&self, status: u16, code: Option<&str>, masked_body: &str) -> Result<bool, PresetFault> {
+        let outcome: Outcome = self.hook(self.functions.refresh_error.as_ref(), (status, code, masked_body))?;
+        Ok(outcome == Outcome::Permanent)
+    }
+
+    fn filter_tools(&self, tools: &[String], grant: &host::GrantFacts<'_>) -> Result<Vec<String>, PresetFault> {
+        self.hook(self.functions.filter_tools.as_ref(), (tools, convert::grant(grant)))
+    }
+}

@@ -1,0 +1,156 @@
+//! What a guest can reach: a log, and keys it cannot read. Nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use wasmtime::component::{ComponentType, Lift, Linker, Resource, ResourceType};
+
+use crate::faults::is_harmless;
+use crate::limits::Limiter;
+
+/// Longest message that is logged, in characters.
+const LONGEST: usize = 512;
+/// Messages of one instance.
+const PER_INSTANCE: u32 = 8;
+/// Messages of one preset in one second, all its instances together.
+const PER_SECOND: u32 = 50;
+
+/// What belongs to one sandbox and is dropped with it.
+pub(crate) struct HostState {
+    pub(crate) limiter: Limiter,
+    log: Arc<PresetLog>,
+    logged: u32,
+}
+
+impl HostState {
+    pub(crate) fn new(limiter: Limiter, log: Arc<PresetLog>) -> Self {
+        Self { limiter, log, logged: 0 }
+    }
+
+    /// Logs a guest's message unless it has said enough.
+    pub(crate) fn log(&mut self, level: Level, message: &str) {
+        self.logged = self.logged.saturating_add(1);
+        if self.logged <= PER_INSTANCE {
+            self.log.write(level, message);
+        } else {
+            self.log.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How loud a message is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// The log of one preset, shared by its instances.
+pub(crate) struct PresetLog {
+    tag: String,
+    seconds: Arc<AtomicU64>,
+    window: AtomicU64,
+    written: AtomicU32,
+    dropped: AtomicU32,
+}
+
+impl PresetLog {
+    /// `seconds` counts up once a second.
+    pub(crate) fn new(tag: String, seconds: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(Self {
+            tag,
+            window: AtomicU64::new(seconds.load(Ordering::Relaxed)),
+            seconds,
+            written: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
+        })
+    }
+
+    fn admits(&self) -> bool {
+        let now = self.seconds.load(Ordering::Relaxed);
+        if self.window.swap(now, Ordering::Relaxed) != now {
+            self.written.store(0, Ordering::Relaxed);
+        }
+        self.written.fetch_add(1, Ordering::Relaxed) < PER_SECOND
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        if !self.admits() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let message: String = message
+            .chars()
+            .take(LONGEST)
+            .map(|c| if is_harmless(c) { c } else { ' ' })
+            .collect();
+        let preset = self.tag.as_str();
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        match level {
+            Level::Debug => tracing::debug!(target: "countersign::preset", preset, dropped, "{message}"),
+            Level::Info => tracing::info!(target: "countersign::preset", preset, dropped, "{message}"),
+            Level::Warn => tracing::warn!(target: "countersign::preset", preset, dropped, "{message}"),
+            Level::Error => tracing::error!(target: "countersign::preset", preset, dropped, "{message}"),
+        }
+    }
+}
+
+/// A key that stays in the host. The guest holds a number.
+pub(crate) struct SigningKey;
+
+#[derive(Debug, Clone, Copy, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+#[allow(dead_code, reason = "the guest chooses; no key is handed out yet")]
+enum Algorithm {
+    #[component(name = "hmac-sha256")]
+    HmacSha256,
+    #[component(name = "hmac-sha1")]
+    HmacSha1,
+    #[component(name = "hmac-sha512")]
+    HmacSha512,
+}
+
+/// Gives a component the interface `signing`. This host hands out no key (the
+/// hook `sign` is not called yet), so a guest can't get as far as `hmac`.
+///
+/// # Errors
+/// If the interface is linked already.
+pub(crate) fn link_signing(linker: &mut Linker<HostState>, interface: &str) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(interface)?;
+    instance.resource("key", ResourceType::host::<SigningKey>(), |_, _| Ok(()))?;
+    instance.func_wrap(
+        "[method]key.hmac",
+        |_, (_key, _algorithm, _data): (Resource<SigningKey>, Algorithm, Vec<u8>)| -> wasmtime::Result<(Resource<SigningKey>,)> {
+            Err(wasmtime::format_err!("this host hands out no signing keys yet"))
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preset_that_talks_too_much_is_cut_off_until_the_next_second() {
+        let seconds = Arc::new(AtomicU64::new(7));
+        let log = PresetLog::new("test".into(), Arc::clone(&seconds));
+        let admitted = (0..1000).filter(|_| log.admits()).count();
+        assert_eq!(admitted, PER_SECOND as usize);
+        seconds.store(8, Ordering::Relaxed);
+        assert!(log.admits());
+    }
+
+    #[test]
+    fn one_instance_logs_only_so_many_lines() {
+        let log = PresetLog::new("test".into(), Arc::default());
+        let limits = crate::engine::EngineConfig::default().small;
+        let mut state = HostState::new(Limiter::new(&limits), Arc::clone(&log));
+        for _ in 0..20 {
+            state.log(Level::Info, "hello");
+        }
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 20 - PER_INSTANCE);
+    }
+}

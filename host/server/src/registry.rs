@@ -1,0 +1,178 @@
+//! What is registered: providers, servers, secrets, presets' enablement.
+//!
+//! Every change takes the same way: permission, then pure checks against the
+//! present [`Snapshot`], then one compare-and-set write, then the new snapshot
+//! for the hot path, then one audit event that says what changed and never a
+//! secret. The hot path only ever loads the snapshot's pointer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use countersign_core::audit::{AuditEvent, Outcome};
+use countersign_core::caller::Caller;
+use countersign_core::names::{SecretName, TeamName};
+use countersign_core::ports::{Kind, RecordKey, StoreError, World};
+use countersign_core::secret::Sealed;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::{Config, Signatures};
+
+pub mod address;
+mod patch;
+mod presets;
+mod provider;
+mod providers;
+mod refusal;
+mod secrets;
+mod server;
+mod servers;
+pub mod snapshot;
+mod text;
+
+pub use address::AddressRules;
+pub use patch::{from_json, strict_json};
+pub use presets::{Approved, PresetHost, PresetView};
+pub use provider::ProviderInput;
+pub use refusal::Refusal;
+pub use server::{AuthInput, InjectionInput, ServerInput, ToolsInput};
+pub use snapshot::{ApprovalRecord, Enablement, SecretFacts, Snapshot, Stored};
+
+/// The registry; one per process.
+pub struct Registry {
+    world: World,
+    addresses: AddressRules,
+    signatures: Signatures,
+    presets: Arc<dyn PresetHost>,
+    snapshot: ArcSwap<Snapshot>,
+    /// One change at a time in this process, so that checks against the
+    /// snapshot still hold when the write happens; other processes are kept
+    /// out by compare-and-set.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Registry {
+    /// Reads what is registered and binds every provider to its preset.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store. A preset that cannot be bound is no error:
+    /// its calls are answered `preset_unavailable` until it can.
+    pub async fn open(
+        world: World,
+        config: &Config,
+        presets: Arc<dyn PresetHost>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let snapshot = Snapshot::read(world.records.as_ref()).await?;
+        let this = Arc::new(Self {
+            world,
+            addresses: AddressRules {
+                network: config.network.clone(),
+                public_url: config.server.public_url.clone(),
+                listen: config.server.listen,
+            },
+            signatures: config.presets.signatures,
+            presets,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            writing: tokio::sync::Mutex::new(()),
+        });
+        this.bind_all().await;
+        Ok(this)
+    }
+
+    /// All that is registered now. Holding it does not hold up a change.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// As [`Self::snapshot`], without counting a reference: for the hot path.
+    #[must_use]
+    pub fn current(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// A secret's facts and its value, still sealed.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store.
+    pub async fn sealed(&self, name: &SecretName) -> Result<Option<(SecretFacts, Sealed)>, StoreError> {
+        let key = RecordKey::new(Kind::Secret, name.as_str());
+        let Some(record) = self.world.records.get(&key).await? else { return Ok(None) };
+        let facts = countersign_core::ports::parse(&record)?;
+        Ok(record.secret.map(|sealed| (facts, sealed)))
+    }
+
+    /// Reads everything anew: after another process may have written.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store; the old snapshot stays.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let snapshot = Snapshot::read(self.world.records.as_ref()).await?;
+        self.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    async fn teams(&self) -> Result<BTreeSet<TeamName>, StoreError> {
+        let records = self.world.records.list(Kind::Team, None).await?;
+        let mut teams: BTreeSet<_> =
+            records.iter().filter_map(|r| TeamName::parse(&r.key.name).ok()).collect();
+        teams.insert(TeamName::default_team());
+        Ok(teams)
+    }
+
+    /// Writes the one audit event of an administrative act, also of one that
+    /// was refused for want of a permission.
+    async fn conclude<T>(
+        &self,
+        caller: &Caller,
+        action: &str,
+        resource: String,
+        result: Result<(T, String), Refusal>,
+    ) -> Result<T, Refusal> {
+        let (outcome, detail) = match &result {
+            Ok((_, detail)) => (Outcome::Allowed, detail.clone()),
+            Err(Refusal::Permission(missing)) => (Outcome::Denied, missing.to_string()),
+            Err(_) => return result.map(|(value, _)| value),
+        };
+        let mut event = AuditEvent::new(self.world.clock.now(), action, outcome).by(&caller.user).on(resource);
+        event.team = Some(caller.team.to_string());
+        event.client = Some(caller.client.to_string());
+        event.detail = Some(detail).filter(|d| !d.is_empty());
+        self.world.audit.record(event).await?;
+        result.map(|(value, _)| value)
+    }
+}
+
+impl countersign_identity::Resources for Registry {
+    fn server<'a>(
+        &'a self,
+        name: &'a countersign_core::names::ServerName,
+    ) -> countersign_core::ports::BoxFuture<'a, Result<Option<countersign_identity::ServerFacts>, StoreError>>
+    {
+        let found = self.current().server(name).filter(|s| s.enabled).map(|s| {
+            countersign_identity::ServerFacts {
+                display_name: s.display_name.clone(),
+                teams: s.teams.iter().cloned().collect(),
+            }
+        });
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+/// Which fields differ, for the audit log: `scopes, token_endpoint`. Values
+/// stay out: some are long, and none are needed to know who changed what.
+fn changed_fields<T: Serialize>(old: &T, new: &T) -> String {
+    let object = |v: &T| match serde_json::to_value(v) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    let (old, new) = (object(old), object(new));
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let changed: Vec<_> = names
+        .into_iter()
+        .filter(|n| old.get(*n) != new.get(*n) && *n != "updated_at")
+        .map(String::as_str)
+        .collect();
+    if changed.is_empty() { "nothing changed".into() } else { format!("changed {}", changed.join(", ")) }
+}

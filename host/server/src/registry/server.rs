@@ -1,0 +1,446 @@
+//! Attached servers: what may be written into one, checked before it is stored.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use countersign_core::inject::is_forbidden_header;
+use countersign_core::names::{ProviderName, ServerName, TeamName};
+use countersign_core::preset::Description;
+use countersign_core::provider::{GrantType, Provider, duration_text};
+use countersign_core::server::{
+    AuthMode, ConnectionUse, DEFAULT_WAIT, Injection, Server, ServerAuth, Target, ToolFilter,
+};
+use countersign_core::template::{self, Values};
+use countersign_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::address::AddressRules;
+use super::provider::{scopes, secret_ref};
+use super::snapshot::Snapshot;
+use super::{Refusal, text};
+
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const MOST_PATTERNS: usize = 200;
+
+/// A server as somebody writes it: `POST` takes it, `PATCH` merges into it
+/// (RFC 7396), `null` or absence means the default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerInput {
+    /// Lower-case letters, digits and hyphens; immutable.
+    #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$", example = "notes")]
+    pub name: String,
+    /// For people; the name if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Its MCP endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "https://mcp.example.com/mcp")]
+    pub url: Option<String>,
+    /// An entry of `[stdio.allow]` in the operator's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Upstream authentication; mode `none` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthInput>,
+    /// `shared` or `dedicated`; `shared` if absent and the preset lists the
+    /// host as its vendor's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub connection: Option<ConnectionUse>,
+    /// How long a call is held while the user acts; `45s` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "45s")]
+    pub wait: Option<String>,
+    /// Tools that may be seen and called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<ToolsInput>,
+    /// Teams that may use it; everybody if empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teams: Option<Vec<String>>,
+    /// A disabled server answers nothing; true if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+}
+
+/// How calls to the server are authenticated upstream.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthInput {
+    /// `none`, `static`, `service-account`, `user-delegated` or
+    /// `token-exchange`.
+    #[schema(value_type = String)]
+    pub mode: Option<AuthMode>,
+    /// The provider, for the OAuth modes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Scopes every connection needs for this server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub required_scopes: Option<Vec<String>>,
+    /// Name of the secret of mode `static`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<String>,
+    /// Replaces the preset's rule that carries the access token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub injection: Option<InjectionInput>,
+}
+
+/// Where the credential is put.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InjectionInput {
+    /// For example `X-Api-Key`.
+    pub header_name: String,
+    /// Put before the credential; may be empty.
+    #[serde(default)]
+    pub header_prefix: String,
+}
+
+/// Which tools may be called: globs with `*`; `deny` wins.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolsInput {
+    /// Only these; all if empty.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Never these.
+    #[serde(default)]
+    pub deny: Vec<String>,
+}
+
+impl From<&Server> for ServerInput {
+    fn from(s: &Server) -> Self {
+        let (url, command) = match &s.target {
+            Target::Url(url) => (Some(url.to_string()), None),
+            Target::Command(command) => (None, Some(command.clone())),
+        };
+        Self {
+            name: s.name.to_string(),
+            display_name: Some(s.display_name.clone()),
+            url,
+            command,
+            auth: Some(AuthInput {
+                mode: Some(s.auth.mode),
+                provider: s.auth.provider.as_ref().map(ToString::to_string),
+                required_scopes: Some(s.auth.required_scopes.iter().map(ToString::to_string).collect()),
+                secret_ref: s.auth.secret_ref.as_ref().map(ToString::to_string),
+                injection: s.auth.injection.as_ref().map(|i| InjectionInput {
+                    header_name: i.header_name.clone(),
+                    header_prefix: i.header_prefix.clone(),
+                }),
+            }),
+            connection: Some(s.connection),
+            wait: Some(duration_text::format(s.wait)),
+            tools: Some(ToolsInput { allow: s.tools.allow.clone(), deny: s.tools.deny.clone() }),
+            teams: Some(s.teams.iter().map(ToString::to_string).collect()),
+            enabled: Some(s.enabled),
+        }
+    }
+}
+
+/// What a server is checked against.
+pub(super) struct Surroundings<'a> {
+    pub(super) addresses: &'a AddressRules,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) teams: &'a BTreeSet<TeamName>,
+    /// What a provider's preset says of itself.
+    pub(super) description: &'a dyn Fn(&Provider) -> Option<Description>,
+}
+
+/// Parses and checks every field, alone and beside the others.
+pub(super) fn check(
+    input: ServerInput,
+    around: &Surroundings<'_>,
+    created_at: Timestamp,
+    now: Timestamp,
+) -> Result<Server, Refusal> {
+    let name = ServerName::parse(&input.name).map_err(|e| Refusal::name("name", &e))?;
+    let url = match (input.url.as_deref(), input.command.as_deref()) {
+        (Some(url), None) => around.addresses.check("url", url)?,
+        (None, Some(command)) => return Err(no_command(command)),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::invalid("url", "and command exclude each other; write one of them"));
+        }
+        (None, None) => return Err(Refusal::invalid("url", "is required: the server's MCP endpoint")),
+    };
+    let auth = input.auth.unwrap_or_default();
+    let checked = match auth.mode.unwrap_or(AuthMode::None) {
+        AuthMode::None => no_auth(&auth)?,
+        AuthMode::Static => static_auth(&auth, &url, around)?,
+        AuthMode::UserDelegated => user_delegated(&auth, &url, around)?,
+        AuthMode::ServiceAccount | AuthMode::TokenExchange => {
+            return Err(Refusal::invalid(
+                "auth.mode",
+                "is not served by this version of Countersign; use none, static or user-delegated",
+            ));
+        }
+    };
+    let (auth, described) = checked;
+    let connection = connection_use(input.connection, &auth, &url, described.as_ref());
+    let tools = input.tools.unwrap_or_default();
+    Ok(Server {
+        display_name: text::display_name(input.display_name.as_deref(), &input.name)?,
+        wait: wait(input.wait.as_deref())?,
+        tools: ToolFilter {
+            allow: globs("tools.allow", tools.allow)?,
+            deny: globs("tools.deny", tools.deny)?,
+        },
+        teams: teams(input.teams.unwrap_or_default(), around.teams)?,
+        enabled: input.enabled.unwrap_or(true),
+        target: Target::Url(url),
+        created_at,
+        updated_at: now,
+        name,
+        auth,
+        connection,
+    })
+}
+
+fn no_command(command: &str) -> Refusal {
+    Refusal::invalid(
+        "command",
+        format!(
+            "{:?} is not an entry of [stdio.allow] in countersign.toml, and this version of Countersign \
+             runs no local servers; give a url",
+            text::cut(command)
+        ),
+    )
+}
+
+type Checked = (ServerAuth, Option<(Provider, Description)>);
+
+fn no_auth(auth: &AuthInput) -> Result<Checked, Refusal> {
+    let unused = [
+        ("auth.provider", auth.provider.is_some()),
+        ("auth.secret_ref", auth.secret_ref.is_some()),
+        ("auth.injection", auth.injection.is_some()),
+        ("auth.required_scopes", auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty())),
+    ];
+    refuse_unused(&unused, "none", "choose a mode that uses it, for example user-delegated")?;
+    Ok((bare(AuthMode::None), None))
+}
+
+fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
+    let unused = [
+        ("auth.provider", auth.provider.is_some()),
+        ("auth.required_scopes", auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty())),
+    ];
+    refuse_unused(&unused, "static", "a stored key has no provider; use mode user-delegated for OAuth")?;
+    let Some(secret) = secret_ref("auth.secret_ref", auth.secret_ref.as_deref(), around.snapshot)? else {
+        return Err(Refusal::invalid(
+            "auth.secret_ref",
+            "is required in mode static; set the key with `countersign secret set NAME` and name it here",
+        ));
+    };
+    let bound = around.snapshot.secrets.get(&secret).map(|s| s.value.hosts.as_slice()).unwrap_or_default();
+    if !bound.is_empty() && !bound.iter().any(|h| h.matches(url)) {
+        let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
+        return Err(Refusal::invalid(
+            "auth.secret_ref",
+            format!("the secret {secret} may only be sent to {}, not to {}", hosts.join(", "), host(url)),
+        ));
+    }
+    let auth = ServerAuth {
+        secret_ref: Some(secret),
+        injection: injection(auth.injection.as_ref())?,
+        ..bare(AuthMode::Static)
+    };
+    Ok((auth, None))
+}
+
+fn user_delegated(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
+    let unused = [("auth.secret_ref", auth.secret_ref.is_some())];
+    refuse_unused(&unused, "user-delegated", "each user's own connection is used; or choose mode static")?;
+    let provider = provider(auth.provider.as_deref(), around.snapshot)?;
+    if !provider.grant_types.iter().any(|g| matches!(g, GrantType::AuthorizationCode | GrantType::DeviceCode)) {
+        return Err(Refusal::invalid(
+            "auth.provider",
+            format!(
+                "the provider {} has no grant type with which a user could connect; add authorization_code",
+                provider.name
+            ),
+        ));
+    }
+    let described = (around.description)(&provider);
+    let injection = injection(auth.injection.as_ref())?;
+    if let Some(described) = &described {
+        let signs = described.hooks.sign || described.credentials.iter().any(|c| c.sigv4.is_some());
+        if injection.is_some() && signs {
+            return Err(Refusal::invalid(
+                "auth.injection",
+                format!("the preset {} signs requests; there is no token header to replace", provider.preset),
+            ));
+        }
+        in_audience(&provider, described, url)?;
+    }
+    let auth = ServerAuth {
+        provider: Some(provider.name.clone()),
+        required_scopes: scopes("auth.required_scopes", auth.required_scopes.as_deref().unwrap_or_default())?,
+        injection,
+        ..bare(AuthMode::UserDelegated)
+    };
+    Ok((auth, described.map(|d| (provider, d))))
+}
+
+fn bare(mode: AuthMode) -> ServerAuth {
+    ServerAuth { mode, provider: None, required_scopes: Default::default(), secret_ref: None, injection: None }
+}
+
+fn refuse_unused(fields: &[(&'static str, bool)], mode: &str, instead: &str) -> Result<(), Refusal> {
+    match fields.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Refusal::invalid(*field, format!("is not used in mode {mode}; {instead}"))),
+        None => Ok(()),
+    }
+}
+
+fn provider(name: Option<&str>, snapshot: &Snapshot) -> Result<Provider, Refusal> {
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return Err(Refusal::invalid("auth.provider", "is required in this mode: whose connection is used"));
+    };
+    let name = ProviderName::parse(name).map_err(|e| Refusal::name("auth.provider", &e))?;
+    snapshot.provider(&name).map(|p| p.as_ref().clone()).ok_or_else(|| {
+        let mut known: Vec<_> = snapshot.providers.keys().map(ToString::to_string).collect();
+        known.sort();
+        Refusal::Unknown { field: "auth.provider".into(), what: "provider", name: name.to_string(), known }
+    })
+}
+
+fn injection(given: Option<&InjectionInput>) -> Result<Option<Injection>, Refusal> {
+    let Some(given) = given else { return Ok(None) };
+    let name = given.header_name.as_str();
+    let field = "auth.injection.header_name";
+    if name.is_empty() || http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(Refusal::invalid(field, format!("{:?} is not a header's name", text::cut(name))));
+    }
+    if is_forbidden_header(name) {
+        return Err(Refusal::invalid(
+            field,
+            format!("{name} belongs to the connection or to MCP; use Authorization or one like X-Api-Key"),
+        ));
+    }
+    let prefix = &given.header_prefix;
+    if prefix.len() > 128 || !prefix.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Err(Refusal::invalid(
+            "auth.injection.header_prefix",
+            "must be at most 128 visible ASCII characters and spaces, for example \"Bearer \"",
+        ));
+    }
+    Ok(Some(Injection { header_name: name.to_owned(), header_prefix: prefix.clone() }))
+}
+
+/// The server must be where the provider's tokens may go. Hosts that only a
+/// connection knows (a tenant chosen at sign-in) are checked at each call.
+fn in_audience(provider: &Provider, described: &Description, url: &Url) -> Result<(), Refusal> {
+    let given = &provider.audience_hosts;
+    let (known, open) = if given.is_empty() { hosts_of(provider, described) } else { (given.clone(), false) };
+    if open || known.iter().any(|h| h.matches(url)) {
+        return Ok(());
+    }
+    let listed: Vec<_> = known.iter().map(ToString::to_string).collect();
+    Err(Refusal::invalid(
+        "url",
+        format!(
+            "tokens of the provider {} may only go to {}; add {} with \
+             `countersign provider update {} --audience-hosts`",
+            provider.name,
+            listed.join(", "),
+            host(url),
+            provider.name,
+        ),
+    ))
+}
+
+/// The preset's audience as far as the settings decide it, and whether a part
+/// is only known of a connection.
+fn hosts_of(provider: &Provider, described: &Description) -> (Vec<countersign_core::hosts::HostPattern>, bool) {
+    let Ok(values) = Values::resolve(described, &provider.settings, &[]) else { return (Vec::new(), true) };
+    let mut open = false;
+    let mut hosts = Vec::new();
+    for pattern in &described.audience_hosts {
+        let text = template::render_text(pattern, values.variables());
+        match text.ok().and_then(|t| countersign_core::hosts::HostPattern::parse(&t).ok()) {
+            Some(host) => hosts.push(host),
+            None => open = true,
+        }
+    }
+    (hosts, open)
+}
+
+fn connection_use(
+    given: Option<ConnectionUse>,
+    auth: &ServerAuth,
+    url: &Url,
+    described: Option<&(Provider, Description)>,
+) -> ConnectionUse {
+    if auth.mode != AuthMode::UserDelegated {
+        return given.unwrap_or(ConnectionUse::Shared);
+    }
+    if let Some(given) = given {
+        return given;
+    }
+    let Some((provider, described)) = described else { return ConnectionUse::Dedicated };
+    let values = Values::resolve(described, &provider.settings, &[]).unwrap_or_default();
+    let vendors = described.mcp_servers.iter().any(|server| {
+        template::render_text(&server.url, values.variables())
+            .ok()
+            .and_then(|text| Url::parse(&text).ok())
+            .is_some_and(|vendor| vendor.origin() == url.origin())
+    });
+    if vendors { ConnectionUse::Shared } else { ConnectionUse::Dedicated }
+}
+
+fn wait(given: Option<&str>) -> Result<Duration, Refusal> {
+    let Some(text) = given else { return Ok(DEFAULT_WAIT) };
+    duration_text::parse(text).filter(|d| *d <= LONGEST_WAIT).ok_or_else(|| {
+        Refusal::invalid("wait", format!("{text:?} is not a time of at most 5m, written like \"45s\""))
+    })
+}
+
+fn globs(field: &str, given: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if given.len() > MOST_PATTERNS {
+        return Err(Refusal::invalid(field, format!("holds more than {MOST_PATTERNS} patterns")));
+    }
+    let bad = given.iter().find(|g| g.is_empty() || g.len() > 128 || g.chars().any(char::is_control));
+    match bad {
+        Some(bad) => Err(Refusal::invalid(
+            field,
+            format!("{:?} is not a tool's name or pattern (1 to 128 characters, * for any run)", text::cut(bad)),
+        )),
+        None => Ok(given),
+    }
+}
+
+fn teams(given: Vec<String>, known: &BTreeSet<TeamName>) -> Result<Vec<TeamName>, Refusal> {
+    let mut teams = Vec::with_capacity(given.len());
+    for team in given {
+        let team = TeamName::parse(&team).map_err(|e| Refusal::name("teams", &e))?;
+        if !known.contains(&team) {
+            return Err(Refusal::Unknown {
+                field: "teams".into(),
+                what: "team",
+                name: team.to_string(),
+                known: known.iter().map(ToString::to_string).collect(),
+            });
+        }
+        if !teams.contains(&team) {
+            teams.push(team);
+        }
+    }
+    Ok(teams)
+}
+
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Fields by which a credential could be led astray: when one of them changes,
+/// the caller must be allowed to attach the provider or the secret.
+pub(super) fn moves_credential(old: &Server, new: &Server) -> bool {
+    old.target != new.target
+        || old.auth.mode != new.auth.mode
+        || old.auth.provider != new.auth.provider
+        || old.auth.secret_ref != new.auth.secret_ref
+        || old.auth.injection != new.auth.injection
+}
