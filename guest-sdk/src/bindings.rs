@@ -1,7 +1,13 @@
 //! What wit-bindgen makes of `wit/v0.1.0`: the only module with `unsafe` code
 //! besides the allocator. One world a hook, so that a component exports just
 //! what its author named; wit-component merges them again.
-#![allow(missing_docs, unsafe_code, unreachable_pub, unused_imports, clippy::all)]
+#![allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::all
+)]
 
 pub mod preset {
     wit_bindgen::generate!({
@@ -69,17 +75,18 @@ pub mod sign {
         default_bindings_module: "$crate::bindings::sign",
     });
 }
-hook!(identity, "identity-hook", "export_identity", "$crate::bindings::identity",);
+hook!(
+    identity,
+    "identity-hook",
+    "export_identity",
+    "$crate::bindings::identity",
+);
 hook!(
     filter_tools,
     "filter-tools-hook",
     "export_filter_tools",
     "$crate::bindings::filter_tools",
     "countersign:preset/types@0.1.0": crate::bindings::preset::countersign::preset::types,
-    "countersign:preset/description@0.1.0":
-        crate::bindings::preset::countersign::preset::description,
-    "countersign:preset/provider@0.1.0":
-        crate::bindings::preset::exports::countersign::preset::provider,
 );
 hook!(
     redact,
@@ -87,8 +94,4 @@ hook!(
     "export_redact",
     "$crate::bindings::redact",
     "countersign:preset/types@0.1.0": crate::bindings::preset::countersign::preset::types,
-    "countersign:preset/description@0.1.0":
-        crate::bindings::preset::countersign::preset::description,
-    "countersign:preset/provider@0.1.0":
-        crate::bindings::preset::exports::countersign::preset::provider,
 );

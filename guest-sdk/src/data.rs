@@ -10,8 +10,8 @@ pub use crate::bindings::preset::countersign::preset::description::{
     TokenRequest, TokenShape, Tool, ValueKind, Variable, VariantInfo, Wants,
 };
 pub use crate::bindings::preset::countersign::preset::types::{
-    Basic, Fact, Header, Parameter, Part, Rule, Slot, Template,
+    Basic, Call, Fact, Grant, Header, Parameter, Part, Rule, Slot, Template,
 };
 pub use crate::bindings::preset::exports::countersign::preset::provider::{
-    Allowance, Call, Grant, Refusal, Verdict,
+    Allowance, Refusal, Verdict,
 };

@@ -41,7 +41,10 @@ impl Description {
     pub fn api_key(name: &str, display_name: &str, rule: Rule) -> Self {
         Self {
             credentials: vec![Credential::new("key", "API key", [rule])],
-            refresh: Refresh { kind: RefreshKind::None, ..Refresh::default() },
+            refresh: Refresh {
+                kind: RefreshKind::None,
+                ..Refresh::default()
+            },
             ..Self::blank(name, display_name)
         }
     }
@@ -144,7 +147,10 @@ impl Description {
 
     /// Changes the authorization request.
     pub fn authorization_request(mut self, change: impl FnOnce(&mut AuthorizationRequest)) -> Self {
-        change(self.authorization.get_or_insert_with(AuthorizationRequest::rfc6749));
+        change(
+            self.authorization
+                .get_or_insert_with(AuthorizationRequest::rfc6749),
+        );
         self
     }
 
@@ -291,7 +297,10 @@ impl Description {
 
     /// Adds words for one of the provider's error codes.
     pub fn advise(mut self, code: &str, advice: &str) -> Self {
-        self.error_advice.push(ErrorAdvice { code: code.into(), advice: advice.into() });
+        self.error_advice.push(ErrorAdvice {
+            code: code.into(),
+            advice: advice.into(),
+        });
         self
     }
 
@@ -324,9 +333,21 @@ impl Description {
             .into_iter()
             .chain(&self.token_endpoint)
             .chain(&self.device_authorization_endpoint)
-            .chain(self.token_requests.iter().filter_map(|request| request.endpoint.as_ref()))
-            .chain(self.revocation.iter().map(|revocation| &revocation.request.url))
-            .chain(self.follow_ups.iter().map(|follow_up| &follow_up.request.url))
+            .chain(
+                self.token_requests
+                    .iter()
+                    .filter_map(|request| request.endpoint.as_ref()),
+            )
+            .chain(
+                self.revocation
+                    .iter()
+                    .map(|revocation| &revocation.request.url),
+            )
+            .chain(
+                self.follow_ups
+                    .iter()
+                    .map(|follow_up| &follow_up.request.url),
+            )
             .chain(identity);
         let mut hosts = self.authorization_hosts.clone();
         for host in urls.filter_map(host_of) {
@@ -359,6 +380,10 @@ impl Default for Refresh {
 impl Offline {
     /// Parameters that ask for it.
     pub fn by_parameters<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self::Parameters(list.into_iter().map(|(n, v)| parameter(n, template(v))).collect())
+        Self::Parameters(
+            list.into_iter()
+                .map(|(n, v)| parameter(n, template(v)))
+                .collect(),
+        )
     }
 }

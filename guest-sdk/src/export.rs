@@ -86,13 +86,27 @@ macro_rules! export_preset {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __hook_flag {
-    (AuthorizeParameters) => { $crate::data::Hooks::AUTHORIZE_PARAMETERS };
-    (TokenAnswer) => { $crate::data::Hooks::TOKEN_ANSWER };
-    (RefreshError) => { $crate::data::Hooks::REFRESH_ERROR };
-    (Sign) => { $crate::data::Hooks::SIGN };
-    (Identity) => { $crate::data::Hooks::IDENTITY };
-    (FilterTools) => { $crate::data::Hooks::FILTER_TOOLS };
-    (Redact) => { $crate::data::Hooks::REDACT };
+    (AuthorizeParameters) => {
+        $crate::data::Hooks::AUTHORIZE_PARAMETERS
+    };
+    (TokenAnswer) => {
+        $crate::data::Hooks::TOKEN_ANSWER
+    };
+    (RefreshError) => {
+        $crate::data::Hooks::REFRESH_ERROR
+    };
+    (Sign) => {
+        $crate::data::Hooks::SIGN
+    };
+    (Identity) => {
+        $crate::data::Hooks::IDENTITY
+    };
+    (FilterTools) => {
+        $crate::data::Hooks::FILTER_TOOLS
+    };
+    (Redact) => {
+        $crate::data::Hooks::REDACT
+    };
 }
 
 #[doc(hidden)]

@@ -8,9 +8,7 @@ pub use bindings::identity::exports::countersign::preset::identity::Account;
 pub use bindings::redact::exports::countersign::preset::redact::Redaction;
 pub use bindings::refresh_error::exports::countersign::preset::refresh_error::Outcome;
 pub use bindings::sign::countersign::preset::signing::{Algorithm, Encoding, Key};
-pub use bindings::sign::exports::countersign::preset::sign::{
-    Outgoing, SignedHeader, SignedPart,
-};
+pub use bindings::sign::exports::countersign::preset::sign::{Outgoing, SignedHeader, SignedPart};
 
 /// Adds parameters to the authorization request that data cannot say.
 pub trait AuthorizeParameters {
@@ -30,11 +28,8 @@ pub trait TokenAnswer {
 /// Tells whether a refused refresh is final.
 pub trait RefreshError {
     /// The strings of the body are masked but for the error.
-    fn refresh_error(
-        status: u16,
-        code: Option<&str>,
-        masked_body: &str,
-    ) -> Result<Outcome, String>;
+    fn refresh_error(status: u16, code: Option<&str>, masked_body: &str)
+    -> Result<Outcome, String>;
 }
 
 /// Signs a request with keys the preset cannot read.

@@ -89,7 +89,11 @@ impl Variable {
 impl Metadata {
     /// Something of the token answer to remember and to show.
     pub fn new(name: &str, pointer: &str, kind: ValueKind) -> Self {
-        Self { name: name.into(), pointer: pointer.into(), kind }
+        Self {
+            name: name.into(),
+            pointer: pointer.into(),
+            kind,
+        }
     }
 }
 
@@ -101,7 +105,10 @@ impl Rule {
 
     /// Appends a query parameter.
     pub fn query(name: &str, value: impl Text) -> Self {
-        Self::SetQuery(Parameter { name: name.into(), value: value.into_template() })
+        Self::SetQuery(Parameter {
+            name: name.into(),
+            value: value.into_template(),
+        })
     }
 }
 
@@ -119,7 +126,11 @@ impl Credential {
 
     /// An access token, sent as a bearer.
     pub fn bearer(name: &str, title: &str) -> Self {
-        Self::new(name, title, [Rule::header("authorization", crate::text::bearer())])
+        Self::new(
+            name,
+            title,
+            [Rule::header("authorization", crate::text::bearer())],
+        )
     }
 
     /// It goes to these hosts only.
@@ -133,17 +144,29 @@ impl Tool {
     /// A tool that needs all of these scopes.
     pub fn needs<'a>(name: &str, scopes: impl IntoIterator<Item = &'a str>) -> Self {
         let needs = scopes.into_iter().map(|scope| vec![scope.into()]).collect();
-        Self { name: name.into(), needs, broad: false }
+        Self {
+            name: name.into(),
+            needs,
+            broad: false,
+        }
     }
 
     /// A tool that needs any one of these scopes.
     pub fn needs_any<'a>(name: &str, scopes: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { name: name.into(), needs: vec![owned(scopes)], broad: false }
+        Self {
+            name: name.into(),
+            needs: vec![owned(scopes)],
+            broad: false,
+        }
     }
 
     /// A tool of which only the arguments say what it needs.
     pub fn broad(name: &str) -> Self {
-        Self { name: name.into(), needs: Vec::new(), broad: true }
+        Self {
+            name: name.into(),
+            needs: Vec::new(),
+            broad: true,
+        }
     }
 }
 
@@ -182,7 +205,12 @@ impl McpServer {
 impl VariantInfo {
     /// A generation of the provider's endpoints.
     pub fn new(name: &str, title: &str, selected: bool) -> Self {
-        Self { name: name.into(), title: title.into(), selected, ends_on: None }
+        Self {
+            name: name.into(),
+            title: title.into(),
+            selected,
+            ends_on: None,
+        }
     }
 
     /// The day it ends.

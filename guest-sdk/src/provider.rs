@@ -24,22 +24,34 @@ pub trait Provider {
 impl Verdict {
     /// Go on, with the first credential and its described rules.
     pub fn allow() -> Self {
-        Self::Allow(Allowance { credential: None, rules: Vec::new() })
+        Self::Allow(Allowance {
+            credential: None,
+            rules: Vec::new(),
+        })
     }
 
     /// Go on with this credential and its described rules.
     pub fn allow_as(credential: &str) -> Self {
-        Self::Allow(Allowance { credential: Some(credential.into()), rules: Vec::new() })
+        Self::Allow(Allowance {
+            credential: Some(credential.into()),
+            rules: Vec::new(),
+        })
     }
 
     /// Go on with rules made for this call, in place of the described ones.
     pub fn allow_with(rules: impl IntoIterator<Item = Rule>) -> Self {
-        Self::Allow(Allowance { credential: None, rules: rules.into_iter().collect() })
+        Self::Allow(Allowance {
+            credential: None,
+            rules: rules.into_iter().collect(),
+        })
     }
 
     /// No. The code is a short, stable word; the message is for the user.
     pub fn deny(code: &str, message: &str) -> Self {
-        Self::Deny(Refusal { code: code.into(), message: message.into() })
+        Self::Deny(Refusal {
+            code: code.into(),
+            message: message.into(),
+        })
     }
 
     /// The connection lacks all of these.
@@ -51,14 +63,21 @@ impl Verdict {
 impl Call {
     /// The tool, if this calls one.
     pub fn tool(&self) -> Option<&str> {
-        if self.method == "tools/call" { self.name.as_deref() } else { None }
+        if self.method == "tools/call" {
+            self.name.as_deref()
+        } else {
+            None
+        }
     }
 }
 
 /// Whether the connection has one of these scopes. What implies them has to be
 /// named too.
 pub fn is_granted(grant: &Grant, any_of: &[&str]) -> bool {
-    grant.scopes.iter().any(|granted| any_of.contains(&granted.as_str()))
+    grant
+        .scopes
+        .iter()
+        .any(|granted| any_of.contains(&granted.as_str()))
 }
 
 /// A call's arguments, parsed. Only for calls whose arguments the description
@@ -124,7 +143,11 @@ mod tests {
 
     #[test]
     fn a_preset_without_evaluate_allows() {
-        let grant = Grant { scopes: vec![], account: None, facts: vec![] };
+        let grant = Grant {
+            scopes: vec![],
+            account: None,
+            facts: vec![],
+        };
         assert_eq!(Silent::evaluate(&call(None), &grant), Ok(Verdict::allow()));
     }
 

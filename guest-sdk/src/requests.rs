@@ -53,7 +53,10 @@ impl Request {
 
     /// Authenticated by the client's identifier and secret (HTTP Basic).
     pub fn with_client(self) -> Self {
-        self.header("authorization", basic(Slot::ClientId, Some(Slot::ClientSecret)))
+        self.header(
+            "authorization",
+            basic(Slot::ClientId, Some(Slot::ClientSecret)),
+        )
     }
 
     /// A form body.
@@ -283,12 +286,13 @@ impl TokenRequest {
 
 impl IdentityRequest {
     /// Who the account is: a request, the identifier, and labels to try.
-    pub fn new<'a>(
-        request: Request,
-        id: &str,
-        label: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        Self { request, id: id.into(), label: pointers(label), tenant: None }
+    pub fn new<'a>(request: Request, id: &str, label: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            request,
+            id: id.into(),
+            label: pointers(label),
+            tenant: None,
+        }
     }
 
     /// Where the tenant's identifier stands.
@@ -301,7 +305,11 @@ impl IdentityRequest {
 impl Revocation {
     /// A request, what it ends, and what a person should know of it.
     pub fn new(request: Request, effect: RevocationEffect, note: &str) -> Self {
-        Self { request, effect, note: note.into() }
+        Self {
+            request,
+            effect,
+            note: note.into(),
+        }
     }
 
     /// RFC 7009: the refresh token, which ends the access token as well, or
@@ -309,10 +317,14 @@ impl Revocation {
     /// record's.
     pub fn rfc7009(url: impl Text) -> [Self; 2] {
         let url = url.into_template();
-        let refresh = Request::post(url.clone())
-            .form([("token", "{$refresh-token}"), ("token_type_hint", "refresh_token")]);
-        let access = Request::post(url)
-            .form([("token", "{$access-token}"), ("token_type_hint", "access_token")]);
+        let refresh = Request::post(url.clone()).form([
+            ("token", "{$refresh-token}"),
+            ("token_type_hint", "refresh_token"),
+        ]);
+        let access = Request::post(url).form([
+            ("token", "{$access-token}"),
+            ("token_type_hint", "access_token"),
+        ]);
         [
             Self::new(refresh, RevocationEffect::Grant, ""),
             Self::new(access, RevocationEffect::Token, ""),

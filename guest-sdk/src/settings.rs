@@ -24,7 +24,10 @@ impl Settings {
                 Err(_) => return Err("settings are no JSON".into()),
             }
         };
-        Ok(Self { values, known: Vec::new() })
+        Ok(Self {
+            values,
+            known: Vec::new(),
+        })
     }
 
     /// A text. An empty one counts as given.
@@ -45,10 +48,14 @@ impl Settings {
 
     /// A whole number.
     pub fn number(&mut self, key: &'static str) -> Result<Option<u32>, String> {
-        self.read(key, "a whole number from 0 to 4294967295", |value| match value {
-            Value::Number(Number::U64(number)) => u32::try_from(*number).ok(),
-            _ => None,
-        })
+        self.read(
+            key,
+            "a whole number from 0 to 4294967295",
+            |value| match value {
+                Value::Number(Number::U64(number)) => u32::try_from(*number).ok(),
+                _ => None,
+            },
+        )
     }
 
     /// A list of texts.
@@ -86,7 +93,9 @@ impl Settings {
         key: &'static str,
         choices: &[(&str, T)],
     ) -> Result<Option<T>, String> {
-        let Some(word) = self.text(key)? else { return Ok(None) };
+        let Some(word) = self.text(key)? else {
+            return Ok(None);
+        };
         match choices.iter().find(|(name, _)| *name == word) {
             Some((_, meaning)) => Ok(Some(meaning.clone())),
             None => {
@@ -99,16 +108,22 @@ impl Settings {
     /// A JSON pointer such as `/data/id`.
     pub fn pointer(&mut self, key: &'static str) -> Result<Option<String>, String> {
         match self.text(key)? {
-            Some(pointer) if !pointer.starts_with('/') => {
-                Err(["setting `", key, "` must be a JSON pointer such as /data/id"].concat())
-            }
+            Some(pointer) if !pointer.starts_with('/') => Err([
+                "setting `",
+                key,
+                "` must be a JSON pointer such as /data/id",
+            ]
+            .concat()),
             pointer => Ok(pointer),
         }
     }
 
     /// An error if there is a setting that nobody asked for.
     pub(crate) fn refuse_unknown(&self) -> Result<(), String> {
-        let Some(unknown) = self.values.keys().find(|key| !self.known.contains(&key.as_str()))
+        let Some(unknown) = self
+            .values
+            .keys()
+            .find(|key| !self.known.contains(&key.as_str()))
         else {
             return Ok(());
         };
@@ -147,14 +162,32 @@ mod tests {
 
     #[test]
     fn wrong_types_are_refused_with_the_key_and_what_it_must_be() {
-        let mut settings =
-            Settings::parse(r#"{"t":1,"f":"yes","n":-1,"l":["a",2],"m":{"a":{}},"p":"id","c":"x"}"#)
-                .unwrap();
-        assert_eq!(settings.text("t").unwrap_err(), "setting `t` must be a text");
-        assert_eq!(settings.flag("f").unwrap_err(), "setting `f` must be true or false");
-        assert!(settings.number("n").unwrap_err().starts_with("setting `n` must be a whole"));
-        assert_eq!(settings.texts("l").unwrap_err(), "setting `l` must be a list of texts");
-        assert_eq!(settings.map("m").unwrap_err(), "setting `m` must be an object of texts");
+        let mut settings = Settings::parse(
+            r#"{"t":1,"f":"yes","n":-1,"l":["a",2],"m":{"a":{}},"p":"id","c":"x"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            settings.text("t").unwrap_err(),
+            "setting `t` must be a text"
+        );
+        assert_eq!(
+            settings.flag("f").unwrap_err(),
+            "setting `f` must be true or false"
+        );
+        assert!(
+            settings
+                .number("n")
+                .unwrap_err()
+                .starts_with("setting `n` must be a whole")
+        );
+        assert_eq!(
+            settings.texts("l").unwrap_err(),
+            "setting `l` must be a list of texts"
+        );
+        assert_eq!(
+            settings.map("m").unwrap_err(),
+            "setting `m` must be an object of texts"
+        );
         assert!(settings.pointer("p").unwrap_err().contains("JSON pointer"));
         assert_eq!(
             settings.choice("c", &[("a", 1), ("b", 2)]).unwrap_err(),

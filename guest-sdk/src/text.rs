@@ -52,8 +52,9 @@ impl Text for Part {
 pub fn template(text: &str) -> Template {
     let mut parts = Vec::new();
     let mut rest = text;
-    while let Some((literal, (name, after))) =
-        rest.split_once('{').and_then(|(before, tail)| Some((before, tail.split_once('}')?)))
+    while let Some((literal, (name, after))) = rest
+        .split_once('{')
+        .and_then(|(before, tail)| Some((before, tail.split_once('}')?)))
     {
         if !literal.is_empty() {
             parts.push(Part::Literal(literal.into()));
@@ -74,12 +75,19 @@ pub fn template(text: &str) -> Template {
 /// that come from settings.
 pub fn literal(text: impl Into<String>) -> Template {
     let text = text.into();
-    if text.is_empty() { Vec::new() } else { vec![Part::Literal(text)] }
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        vec![Part::Literal(text)]
+    }
 }
 
 /// `Bearer` and the access token.
 pub fn bearer() -> Template {
-    vec![Part::Literal("Bearer ".into()), Part::Slot(Slot::AccessToken)]
+    vec![
+        Part::Literal("Bearer ".into()),
+        Part::Slot(Slot::AccessToken),
+    ]
 }
 
 /// HTTP Basic credentials; without a password the user name stands alone
@@ -90,12 +98,18 @@ pub fn basic(user: Slot, password: Option<Slot>) -> Template {
 
 /// A header.
 pub fn header(name: &str, value: impl Text) -> Header {
-    Header { name: name.into(), value: value.into_template() }
+    Header {
+        name: name.into(),
+        value: value.into_template(),
+    }
 }
 
 /// A parameter.
 pub fn parameter(name: &str, value: impl Text) -> Parameter {
-    Parameter { name: name.into(), value: value.into_template() }
+    Parameter {
+        name: name.into(),
+        value: value.into_template(),
+    }
 }
 
 fn slot(name: &str) -> Slot {
@@ -113,7 +127,9 @@ fn slot(name: &str) -> Slot {
 /// The `HOST` of `https://HOST/…`, if the template is such a URL.
 pub(crate) fn host_of(url: &Template) -> Option<Template> {
     let mut parts = url.iter();
-    let Some(Part::Literal(first)) = parts.next() else { return None };
+    let Some(Part::Literal(first)) = parts.next() else {
+        return None;
+    };
     let mut host = Vec::new();
     let mut literal = first.strip_prefix("https://")?;
     loop {
@@ -152,12 +168,18 @@ mod tests {
             ("", vec![]),
             ("plain", vec![lit("plain")]),
             ("{host}", vec![Part::Variable("host".into())]),
-            ("a{b}c", vec![lit("a"), Part::Variable("b".into()), lit("c")]),
-            ("{$client-id}/{$key}", vec![
-                Part::Slot(Slot::ClientId),
-                lit("/"),
-                Part::Slot(Slot::Extra("key".into())),
-            ]),
+            (
+                "a{b}c",
+                vec![lit("a"), Part::Variable("b".into()), lit("c")],
+            ),
+            (
+                "{$client-id}/{$key}",
+                vec![
+                    Part::Slot(Slot::ClientId),
+                    lit("/"),
+                    Part::Slot(Slot::Extra("key".into())),
+                ],
+            ),
             ("open {brace", vec![lit("open {brace")]),
             ("close} brace", vec![lit("close} brace")]),
         ];

@@ -44,9 +44,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let presets = select(list(&workspace)?, &options.names)?;
     let target = target_folder(&repository, options.fixtures);
     let modules = toolchain.build(
+        &repository,
         &workspace,
         &target,
-        &presets.iter().map(|preset| preset.name.as_str()).collect::<Vec<_>>(),
+        &presets
+            .iter()
+            .map(|preset| preset.name.as_str())
+            .collect::<Vec<_>>(),
     )?;
 
     fs::create_dir_all(&destination)
@@ -66,7 +70,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn list(workspace: &Path) -> Result<Vec<Preset>> {
     let manifest = workspace.join("Cargo.toml");
     let output = Command::new(cargo())
-        .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--manifest-path",
+        ])
         .arg(&manifest)
         .output()
         .context("cannot run cargo metadata")?;
@@ -79,9 +89,15 @@ fn list(workspace: &Path) -> Result<Vec<Preset>> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let mut presets = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
-        let module = package["targets"].as_array().into_iter().flatten().find(|target| {
-            target["crate_types"].as_array().is_some_and(|types| types.iter().any(|t| t == "cdylib"))
-        });
+        let module = package["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|target| {
+                target["crate_types"]
+                    .as_array()
+                    .is_some_and(|types| types.iter().any(|t| t == "cdylib"))
+            });
         if let (Some(name), Some(version), Some(module)) = (
             package["name"].as_str(),
             package["version"].as_str(),
@@ -99,27 +115,44 @@ fn list(workspace: &Path) -> Result<Vec<Preset>> {
 }
 
 fn select(all: Vec<Preset>, names: &[String]) -> Result<Vec<Preset>> {
-    if let Some(unknown) = names.iter().find(|name| all.iter().all(|preset| preset.name != **name))
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| all.iter().all(|preset| preset.name != **name))
     {
-        let known = all.iter().map(|preset| preset.name.as_str()).collect::<Vec<_>>();
-        bail!("there is no preset `{unknown}`; there are {}", known.join(", "));
+        let known = all
+            .iter()
+            .map(|preset| preset.name.as_str())
+            .collect::<Vec<_>>();
+        bail!(
+            "there is no preset `{unknown}`; there are {}",
+            known.join(", ")
+        );
     }
-    Ok(all.into_iter().filter(|p| names.is_empty() || names.contains(&p.name)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|p| names.is_empty() || names.contains(&p.name))
+        .collect())
 }
 
 /// Beside the host's own build, and below `CARGO_TARGET_DIR` if that is set.
 fn target_folder(repository: &Path, fixtures: bool) -> PathBuf {
     let base = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| repository.join("target"), PathBuf::from);
-    base.join(if fixtures { "preset-fixtures" } else { "presets" })
+    base.join(if fixtures {
+        "preset-fixtures"
+    } else {
+        "presets"
+    })
 }
 
 /// Makes a component of a core module. Without adapters, so that a WASI import
 /// is an error here and not a surprise in the host.
 fn encode(module: &Path) -> Result<Vec<u8>> {
-    let bytes =
-        fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
-    ComponentEncoder::default().validate(true).module(&bytes)?.encode()
+    let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&bytes)?
+        .encode()
 }
 
 /// Writes by renaming, so that a host that watches the folder never sees half
@@ -141,11 +174,23 @@ fn report(preset: &Preset, component: &[u8], written: bool) -> Result<()> {
         bail!("{} is not a component", preset.name);
     };
     let names = |items: Vec<String>| {
-        if items.is_empty() { "none".to_string() } else { items.join(", ") }
+        if items.is_empty() {
+            "none".to_string()
+        } else {
+            items.join(", ")
+        }
     };
     let world = &resolve.worlds[world];
-    let imports = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
-    let exports = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
+    let imports = world
+        .imports
+        .keys()
+        .map(|key| resolve.name_world_key(key))
+        .collect();
+    let exports = world
+        .exports
+        .keys()
+        .map(|key| resolve.name_world_key(key))
+        .collect();
     println!(
         "{} {}  {}  {:.1} kB\n  sha256   {}\n  imports  {}\n  exports  {}",
         preset.name,

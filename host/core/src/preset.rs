@@ -119,7 +119,7 @@ data! {
     enum Expiry { Lifetime(Pointer), Absolute(Pointer, TimeFormat), JwtClaim, Introspection, Constant(u32), Never }
     /// Where one credential's tokens stand in a token answer.
     struct TokenShape {
-        pub credential: String, pub optional: bool, pub access_token: Vec<Pointer>,
+        pub credential: String, pub when: Vec<Check>, pub optional: bool, pub access_token: Vec<Pointer>,
         pub refresh_token: Vec<Pointer>, pub id_token: Vec<Pointer>, pub expires: Vec<Expiry>,
         pub refresh_expires: Vec<Expiry>, pub scopes: Vec<Pointer>, pub scope_separators: Vec<String>,
     }

@@ -61,7 +61,7 @@ pub enum Meaning {
 
 /// Judges a failure. Only `invalid_grant`, a code the preset calls permanent,
 /// or the preset's hook (`hook`: whether it says the refusal is final) end a
-/// grant; a code the preset calls transient never does.
+/// grant; a code the preset calls transient, or a hook that says so, keeps it.
 #[must_use]
 pub fn classify(
     failure: &Failure,
@@ -80,13 +80,13 @@ pub fn classify(
     };
     let passing = || Meaning::Passing(format!("it answered with HTTP status {status}"));
     let listed = |codes: &[String]| code.is_some_and(|code| codes.iter().any(|c| c == code));
-    if listed(&refresh.transient_errors) {
+    if listed(&refresh.transient_errors) || hook == Some(false) {
         return passing();
     }
-    if listed(&refresh.permanent_errors) || code == Some("invalid_grant") || hook == Some(true) {
+    if hook == Some(true) || listed(&refresh.permanent_errors) || code == Some("invalid_grant") {
         return Meaning::Final(why_ended(refresh, facts, last_used, now));
     }
-    if hook == Some(false) || status >= 500 || status == 429 || status == 408 {
+    if status >= 500 || status == 429 || status == 408 {
         return passing();
     }
     match code {
@@ -121,11 +121,12 @@ fn why_ended(
 pub fn renewed(
     held: &Sealed,
     connection: &Connection,
-    granted: Granted,
+    granted: &Granted,
 ) -> Result<(TokenSet, Vec<TokenFacts>), TokensUnreadable> {
     let mut set = TokenSet::open(held)?;
     let mut facts = connection.credentials.clone();
-    for (mut new, mut new_facts) in granted.tokens.credentials.into_iter().zip(granted.facts) {
+    for (new, new_facts) in granted.tokens.credentials.iter().zip(&granted.facts) {
+        let (mut new, mut new_facts) = (new.duplicate(), new_facts.clone());
         let Some(slot) = set.credentials.iter_mut().find(|c| c.credential == new.credential) else {
             set.credentials.push(new);
             facts.push(new_facts);

@@ -218,6 +218,16 @@ impl Sealed {
         self.open().is_ok()
     }
 
+    /// A key derived from this secret for one purpose, by a one-way function:
+    /// the secret itself stays sealed.
+    ///
+    /// # Errors
+    /// [`SealBroken`] if it cannot be opened.
+    pub fn derive_key(&self, purpose: &str) -> Result<SealKey, SealBroken> {
+        let secret = self.open()?;
+        Ok(SealKey::new(secret.fingerprint(&SealKey::new([0; 32]))).derive(purpose))
+    }
+
     pub(crate) fn open(&self) -> Result<Secret, SealBroken> {
         Secret::open(&self.key, &self.aad, &self.bytes)
     }

@@ -211,6 +211,10 @@ pub fn read(answer: &Answer, reading: &Reading<'_>) -> Result<Granted, AnswerErr
     let mut tokens = TokenSet::default();
     let mut facts = Vec::new();
     for shape in shapes.iter().filter(|s| reading.only.is_none_or(|only| s.credential == only)) {
+        let taken = tokens.credentials.iter().any(|c| c.credential == shape.credential);
+        if taken || !shape.when.iter().all(|check| holds(check, &tree.0)) {
+            continue;
+        }
         let mut pointers = shape.access_token.clone();
         let mut refresh_pointers = shape.refresh_token.clone();
         if reading.only.is_some() {
@@ -278,11 +282,6 @@ pub fn read(answer: &Answer, reading: &Reading<'_>) -> Result<Granted, AnswerErr
 /// Looks at the described checks and error codes, then at the status.
 fn judge(answer: &Answer, shape: &AnswerShape, known: &[&str]) -> Result<Tree, AnswerError> {
     let status = answer.status;
-    let good_status = if shape.success_codes.is_empty() {
-        (200..300).contains(&status)
-    } else {
-        shape.success_codes.contains(&status)
-    };
     let Some(tree) = answer.tree(shape.may_be_form) else {
         return Err(AnswerError::Unreadable { status, what: "it is neither JSON nor a form".into() });
     };
@@ -290,11 +289,19 @@ fn judge(answer: &Answer, shape: &AnswerShape, known: &[&str]) -> Result<Tree, A
     let pointers = if shape.error_code.is_empty() { &default[..] } else { &shape.error_code };
     let raw = tree.first_text(pointers);
     let checks_hold = shape.success_checks.iter().all(|c| holds(c, &tree.0));
-    if raw.is_some() || !checks_hold || !good_status {
+    if raw.is_some() || !checks_hold || !is_good_status(shape, status) {
         let code = raw.and_then(|code| error_code(code, known));
         return Err(AnswerError::Refused { status, code });
     }
     Ok(tree)
+}
+
+fn is_good_status(shape: &AnswerShape, status: u16) -> bool {
+    if shape.success_codes.is_empty() {
+        (200..300).contains(&status)
+    } else {
+        shape.success_codes.contains(&status)
+    }
 }
 
 fn holds(check: &Check, tree: &Value) -> bool {
@@ -365,6 +372,7 @@ fn default_shape(description: &Description) -> TokenShape {
     let pointer = |name: &str| vec![format!("/{name}")];
     TokenShape {
         credential: credential.to_owned(),
+        when: vec![],
         optional: false,
         access_token: pointer("access_token"),
         refresh_token: pointer("refresh_token"),
@@ -469,6 +477,12 @@ pub fn checked_value(value: Option<&Value>, kind: &ValueKind, guard: &SecretGuar
     guard.admits(&text).then(|| check(kind, &text).ok()).flatten()
 }
 
+/// A JSON scalar as text; none for null, arrays and objects.
+#[must_use]
+pub fn text_of(value: &Value) -> Option<String> {
+    scalar_text(value)
+}
+
 fn capture_metadata(tree: &Tree, description: &Description, guard: &SecretGuard<'_>) -> Vec<(String, String)> {
     let found = description.metadata.iter().filter_map(|m| {
         checked_value(tree.0.pointer(&m.pointer), &m.kind, guard).map(|value| (m.name.clone(), value))
@@ -483,6 +497,23 @@ fn capture_metadata(tree: &Tree, description: &Description, guard: &SecretGuard<
 /// As [`read`].
 pub fn read_plain(answer: &Answer, shape: &AnswerShape, known: &[&str]) -> Result<PlainAnswer, AnswerError> {
     judge(answer, shape, known).map(PlainAnswer)
+}
+
+/// Whether an answer that need not have a body (of a revocation) says that it
+/// worked.
+///
+/// # Errors
+/// As [`read`].
+pub fn succeeded(answer: &Answer, shape: &AnswerShape, known: &[&str]) -> Result<(), AnswerError> {
+    match judge(answer, shape, known) {
+        Ok(_) => Ok(()),
+        Err(AnswerError::Unreadable { status, .. })
+            if shape.success_checks.is_empty() && is_good_status(shape, status) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// An answer that is not supposed to hold secrets, but might. No `Debug`.

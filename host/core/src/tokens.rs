@@ -14,6 +14,19 @@ pub struct CredentialTokens {
     pub id_token: Option<Secret>,
 }
 
+impl CredentialTokens {
+    /// A copy for another attempt at storing it.
+    pub(crate) fn duplicate(&self) -> Self {
+        let copy = |secret: &Secret| Secret::new(secret.expose().to_vec());
+        Self {
+            credential: self.credential.clone(),
+            access_token: copy(&self.access_token),
+            refresh_token: self.refresh_token.as_ref().map(copy),
+            id_token: self.id_token.as_ref().map(copy),
+        }
+    }
+}
+
 /// All tokens of a connection. It has no `Debug`, and leaves memory only as a
 /// [`Secret`] on its way into the vault.
 #[derive(Default)]
@@ -34,6 +47,12 @@ impl TokenSet {
     /// credential four length-prefixed fields (absent = `u32::MAX`).
     #[must_use]
     pub fn into_secret(self) -> Secret {
+        self.framed()
+    }
+
+    /// [`Self::into_secret`], for a write that may have to be tried again.
+    #[must_use]
+    pub fn framed(&self) -> Secret {
         let size = self.credentials.iter().fold(1, |n, c| {
             n + 16
                 + c.credential.len()

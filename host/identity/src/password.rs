@@ -96,6 +96,11 @@ impl Password {
         (Self::new(text.clone()), OneTime::new(text))
     }
 
+    /// A second copy, for a second question.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// Whether both are the same.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {

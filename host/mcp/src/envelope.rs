@@ -7,12 +7,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize as _;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed as _, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::refusal::{Refusal, Refused};
-use crate::strict::{self, MaybeText, Value, Walk};
+use crate::strict::{self, Any, Nothing, Take, Walk};
 
 /// How much is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +162,7 @@ pub struct Meta<'a> {
     pub client_info: Option<&'a str>,
     /// `progressToken`: a string or an integer.
     pub progress_token: Option<Id<'a>>,
+    wrong: Option<&'static str>,
 }
 
 impl<'a> Message<'a> {
@@ -321,8 +321,8 @@ fn message<'a>(raw: &'a str, limits: &Limits, depth: usize) -> Result<Message<'a
     let mut walk = Walk::new(limits.max_depth.min(127));
     let mut parts = Parts::default();
     let mut json = serde_json::Deserializer::from_str(raw);
-    let outcome = json
-        .deserialize_map(Envelope { walk: &mut walk, parts: &mut parts, depth })
+    let outcome = Any { walk: &mut walk, depth, take: &mut parts }
+        .deserialize(&mut json)
         .and_then(|()| json.end());
     let id = parts.id.and_then(Id::parse);
     let refuse = |why: Refusal| why.of(id.map(|id| id.raw()));
@@ -385,210 +385,116 @@ fn classify<'a>(raw: &'a str, parts: Parts<'a>, id: Option<Id<'a>>) -> Result<Me
     Ok(Message::Request(Request { raw, id, method, params }))
 }
 
-struct Envelope<'w, 'de> {
-    walk: &'w mut Walk<'de>,
-    parts: &'w mut Parts<'de>,
-    depth: usize,
-}
-
-/// A member's raw text, walked as well.
-fn piece<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    walk: &mut Walk<'de>,
-    depth: usize,
-) -> Result<&'de str, A::Error> {
-    let raw = map.next_value::<&'de RawValue>()?.get();
-    walk.piece::<A::Error>(raw, depth)?;
-    Ok(raw)
-}
-
-impl<'de> Visitor<'de> for Envelope<'_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a message")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { walk, parts, depth } = self;
-        let mark = walk.enter::<A::Error>(depth)?;
-        let depth = depth + 1;
-        while let Some(name) = walk.name(&mut map, mark)? {
-            match &*name {
-                "jsonrpc" => parts.jsonrpc = map.next_value_seed(MaybeText { walk, depth })?,
-                "id" => parts.id = Some(piece(&mut map, walk, depth)?),
-                "method" => {
-                    parts.has_method = true;
-                    parts.method = map.next_value_seed(MaybeText { walk, depth })?;
-                }
-                "params" => {
-                    let params = &mut parts.params;
-                    params.present = true;
-                    map.next_value_seed(ParamsSeed { walk, params, depth })?;
-                }
-                "result" => parts.result = Some(piece(&mut map, walk, depth)?),
-                "error" => parts.error = Some(piece(&mut map, walk, depth)?),
-                _ => map.next_value_seed(Value { walk, depth })?,
+impl<'de> Take<'de> for Parts<'de> {
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        map: &mut A,
+        walk: &mut Walk<'de>,
+        depth: usize,
+    ) -> Result<(), A::Error> {
+        match name {
+            "jsonrpc" => self.jsonrpc = walk.text(map, depth)?,
+            "id" => self.id = Some(walk.raw(map, depth)?),
+            "method" => {
+                self.has_method = true;
+                self.method = walk.text(map, depth)?;
             }
-        }
-        walk.leave(mark)
-    }
-}
-
-/// Deserializes an object through `visit_map`; any other JSON type is walked
-/// and noted as wrong.
-macro_rules! object_seed {
-    ($seed:ident, $wrong:literal) => {
-        impl<'de> DeserializeSeed<'de> for $seed<'_, 'de> {
-            type Value = ();
-            fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-                // The raw text tells the type before anything is consumed.
-                let raw = <&'de RawValue>::deserialize(json)?.get();
-                if !raw.starts_with('{') {
-                    self.params.wrong.get_or_insert($wrong);
-                    return self.walk.piece(raw, self.depth);
-                }
-                let mut json = serde_json::Deserializer::from_str(raw);
-                json.deserialize_map(self).map_err(|_| serde::de::Error::custom("refused"))
+            "params" => {
+                self.params.present = true;
+                map.next_value_seed(Any { walk, depth, take: &mut self.params })?;
             }
+            "result" => self.result = Some(walk.raw(map, depth)?),
+            "error" => self.error = Some(walk.raw(map, depth)?),
+            _ => map.next_value_seed(Any { walk, depth, take: &mut Nothing })?,
         }
-    };
-}
-
-struct ParamsSeed<'w, 'de> {
-    walk: &'w mut Walk<'de>,
-    params: &'w mut Params<'de>,
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for ParamsSeed<'_, 'de> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
+        Ok(())
     }
 }
 
-impl<'de> ParamsSeed<'_, 'de> {
-    fn wrong_type(self) {
-        self.params.wrong.get_or_insert("params must be an object");
+impl<'de> Take<'de> for Params<'de> {
+    fn other(&mut self) {
+        self.wrong.get_or_insert("params must be an object");
     }
-}
-
-impl<'de> Visitor<'de> for ParamsSeed<'_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("parameters")
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        self.wrong_type();
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        self.params.wrong.get_or_insert("params must be an object");
-        Value { walk: self.walk, depth: self.depth }.visit_seq(seq)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { walk, params, depth } = self;
-        let mark = walk.enter::<A::Error>(depth)?;
-        let depth = depth + 1;
-        while let Some(name) = walk.name(&mut map, mark)? {
-            match &*name {
-                "name" => params.name = map.next_value_seed(MaybeText { walk, depth })?,
-                "uri" => params.uri = map.next_value_seed(MaybeText { walk, depth })?,
-                "taskId" => params.task_id = map.next_value_seed(MaybeText { walk, depth })?,
-                "arguments" => params.arguments = Some(piece(&mut map, walk, depth)?),
-                "_meta" => map.next_value_seed(MetaSeed { walk, params, depth })?,
-                "inputResponses" => {
-                    let raw = piece(&mut map, walk, depth)?;
-                    if !raw.starts_with('{') {
-                        params.wrong.get_or_insert("inputResponses must be an object");
-                    }
-                    params.input_responses = Some(raw);
-                }
-                "requestState" => {
-                    params.request_state = map.next_value_seed(MaybeText { walk, depth })?;
-                    if params.request_state.is_none() {
-                        params.wrong.get_or_insert("requestState must be a string");
-                    }
-                }
-                "protocolVersion" => {
-                    params.protocol_version = map.next_value_seed(MaybeText { walk, depth })?;
-                }
-                "capabilities" => params.capabilities = Some(piece(&mut map, walk, depth)?),
-                "clientInfo" => params.client_info = Some(piece(&mut map, walk, depth)?),
-                _ => map.next_value_seed(Value { walk, depth })?,
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        map: &mut A,
+        walk: &mut Walk<'de>,
+        depth: usize,
+    ) -> Result<(), A::Error> {
+        match name {
+            "name" => self.name = walk.text(map, depth)?,
+            "uri" => self.uri = walk.text(map, depth)?,
+            "taskId" => self.task_id = walk.text(map, depth)?,
+            "arguments" => self.arguments = Some(walk.raw(map, depth)?),
+            "_meta" => {
+                map.next_value_seed(Any { walk, depth, take: &mut self.meta })?;
+                self.wrong = self.wrong.or(self.meta.wrong);
             }
-        }
-        walk.leave(mark)
-    }
-}
-
-struct MetaSeed<'w, 'de> {
-    walk: &'w mut Walk<'de>,
-    params: &'w mut Params<'de>,
-    depth: usize,
-}
-
-object_seed!(MetaSeed, "_meta must be an object");
-
-impl<'de> Visitor<'de> for MetaSeed<'_, 'de> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("metadata")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { walk, params, depth } = self;
-        let mark = walk.enter::<A::Error>(depth)?;
-        let depth = depth + 1;
-        while let Some(name) = walk.name(&mut map, mark)? {
-            match &*name {
-                "progressToken" => {
-                    params.meta.progress_token = Id::parse(piece(&mut map, walk, depth)?);
-                    if params.meta.progress_token.is_none() {
-                        params.wrong.get_or_insert("progressToken must be a string or an integer");
-                    }
-                }
-                "io.modelcontextprotocol/protocolVersion" => {
-                    params.meta.protocol_version = map.next_value_seed(MaybeText { walk, depth })?;
-                    if params.meta.protocol_version.is_none() {
-                        params.wrong.get_or_insert("_meta's protocolVersion must be a string");
-                    }
-                }
-                "io.modelcontextprotocol/clientCapabilities" => {
-                    let raw = piece(&mut map, walk, depth)?;
-                    if !raw.starts_with('{') {
-                        params.wrong.get_or_insert("_meta's clientCapabilities must be an object");
-                    }
-                    params.meta.client_capabilities = Some(raw);
-                }
-                "io.modelcontextprotocol/clientInfo" => {
-                    let raw = piece(&mut map, walk, depth)?;
-                    if !raw.starts_with('{') {
-                        params.wrong.get_or_insert("_meta's clientInfo must be an object");
-                    }
-                    params.meta.client_info = Some(raw);
-                }
-                _ => map.next_value_seed(Value { walk, depth })?,
+            "inputResponses" => {
+                let raw = walk.raw(map, depth)?;
+                self.object(raw, "inputResponses must be an object");
+                self.input_responses = Some(raw);
             }
+            "requestState" => {
+                self.request_state = walk.text(map, depth)?;
+                if self.request_state.is_none() {
+                    self.wrong.get_or_insert("requestState must be a string");
+                }
+            }
+            "protocolVersion" => self.protocol_version = walk.text(map, depth)?,
+            "capabilities" => self.capabilities = Some(walk.raw(map, depth)?),
+            "clientInfo" => self.client_info = Some(walk.raw(map, depth)?),
+            _ => map.next_value_seed(Any { walk, depth, take: &mut Nothing })?,
         }
-        walk.leave(mark)
+        Ok(())
+    }
+}
+
+impl Params<'_> {
+    fn object(&mut self, raw: &str, wrong: &'static str) {
+        if !raw.starts_with('{') {
+            self.wrong.get_or_insert(wrong);
+        }
+    }
+}
+
+impl<'de> Take<'de> for Meta<'de> {
+    fn other(&mut self) {
+        self.wrong.get_or_insert("_meta must be an object");
+    }
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        map: &mut A,
+        walk: &mut Walk<'de>,
+        depth: usize,
+    ) -> Result<(), A::Error> {
+        let wrong = match name {
+            "progressToken" => {
+                self.progress_token = Id::parse(walk.raw(map, depth)?);
+                (self.progress_token.is_none(), "progressToken must be a string or an integer")
+            }
+            "io.modelcontextprotocol/protocolVersion" => {
+                self.protocol_version = walk.text(map, depth)?;
+                (self.protocol_version.is_none(), "_meta's protocolVersion must be a string")
+            }
+            "io.modelcontextprotocol/clientCapabilities" => {
+                let raw = walk.raw(map, depth)?;
+                self.client_capabilities = Some(raw);
+                (!raw.starts_with('{'), "_meta's clientCapabilities must be an object")
+            }
+            "io.modelcontextprotocol/clientInfo" => {
+                let raw = walk.raw(map, depth)?;
+                self.client_info = Some(raw);
+                (!raw.starts_with('{'), "_meta's clientInfo must be an object")
+            }
+            _ => return map.next_value_seed(Any { walk, depth, take: &mut Nothing }),
+        };
+        if let (true, wrong) = wrong {
+            self.wrong.get_or_insert(wrong);
+        }
+        Ok(())
     }
 }

@@ -170,7 +170,7 @@ fn per_request(headers: &http::HeaderMap, message: &Message<'_>) -> Result<(), R
             if request.method == "initialize" {
                 return Err(Refusal::MethodNotFound);
             }
-            Mirrored::check(headers, &request.method, request.mirrored_name())
+            Mirrored::check(headers, &request.method, request.mirrored_name(), request.may_ask_for_input())
         }
         Message::Notification(_) => Ok(()),
         Message::Response(_) => Err(Refusal::BadMessage("clients of 2026-07-28 send no responses")),

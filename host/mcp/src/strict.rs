@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::refusal::Refusal;
 
@@ -75,11 +76,29 @@ impl<'de> Walk<'de> {
         Ok(())
     }
 
-    /// Walks a piece of already tokenised JSON at this depth.
-    pub(crate) fn piece<E: serde::de::Error>(&mut self, raw: &'de str, depth: usize) -> Result<(), E> {
-        // Most pieces are a number, a word or a short string without escapes.
+    /// A member's raw text, walked as well.
+    pub(crate) fn raw<A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        depth: usize,
+    ) -> Result<&'de str, A::Error> {
+        let raw = map.next_value::<&'de RawValue>()?.get();
         let mut json = serde_json::Deserializer::from_str(raw);
-        Value { walk: self, depth }.deserialize(&mut json).map_err(|_| E::custom("refused"))
+        Any { walk: self, depth, take: &mut Nothing }
+            .deserialize(&mut json)
+            .map_err(|_| A::Error::custom("refused"))?;
+        Ok(raw)
+    }
+
+    /// A member's value, if it is a string.
+    pub(crate) fn text<A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        depth: usize,
+    ) -> Result<Option<Cow<'de, str>>, A::Error> {
+        let mut text = MaybeText::default();
+        map.next_value_seed(Any { walk: self, depth, take: &mut text })?;
+        Ok(text.0)
     }
 }
 
@@ -87,57 +106,106 @@ impl<'de> Walk<'de> {
 pub(crate) fn check(text: &str, max_depth: usize) -> Result<(), Refusal> {
     let mut walk = Walk::new(max_depth);
     let mut json = serde_json::Deserializer::from_str(text);
-    let outcome = Value { walk: &mut walk, depth: 0 }.deserialize(&mut json).and_then(|()| json.end());
+    let outcome = Any { walk: &mut walk, depth: 0, take: &mut Nothing }.deserialize(&mut json).and_then(|()| json.end());
     outcome.map_err(|error| walk.fault.unwrap_or_else(|| Refusal::not_json(&error)))
 }
 
-/// Any value, looked at and dropped.
-pub(crate) struct Value<'w, 'de> {
-    pub(crate) walk: &'w mut Walk<'de>,
-    pub(crate) depth: usize,
+/// What is kept of a value while it is walked. The defaults keep nothing.
+pub(crate) trait Take<'de> {
+    /// A member of an object; must consume its value.
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        map: &mut A,
+        walk: &mut Walk<'de>,
+        depth: usize,
+    ) -> Result<(), A::Error> {
+        let _ = name;
+        map.next_value_seed(Any { walk, depth, take: &mut Nothing })
+    }
+    /// A string; `borrowed` is there if it has no escapes.
+    fn text(&mut self, text: &str, borrowed: Option<&'de str>) {
+        let _ = (text, borrowed);
+        self.other();
+    }
+    /// Anything that is neither an object nor a string.
+    fn other(&mut self) {}
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, 'de> {
+/// Keeps nothing.
+pub(crate) struct Nothing;
+impl Take<'_> for Nothing {}
+
+/// Keeps a string; stays empty for any other type.
+#[derive(Default)]
+pub(crate) struct MaybeText<'de>(pub(crate) Option<Cow<'de, str>>);
+
+impl<'de> Take<'de> for MaybeText<'de> {
+    fn text(&mut self, text: &str, borrowed: Option<&'de str>) {
+        self.0 = Some(borrowed.map_or_else(|| Cow::Owned(text.to_owned()), Cow::Borrowed));
+    }
+}
+
+/// A value of any type, walked.
+pub(crate) struct Any<'w, 'de, T> {
+    pub(crate) walk: &'w mut Walk<'de>,
+    /// How many containers it is in.
+    pub(crate) depth: usize,
+    pub(crate) take: &'w mut T,
+}
+
+impl<'de, T: Take<'de>> DeserializeSeed<'de> for Any<'_, 'de, T> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, 'de> {
+impl<'de, T: Take<'de>> Visitor<'de> for Any<'_, 'de, T> {
     type Value = ();
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
     }
     fn visit_unit<E>(self) -> Result<(), E> {
+        self.take.other();
         Ok(())
     }
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        self.take.other();
         Ok(())
     }
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.take.other();
         Ok(())
     }
     fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.take.other();
         Ok(())
     }
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.take.other();
         Ok(())
     }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
+        self.take.text(text, Some(text));
+        Ok(())
+    }
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.take.text(text, None);
         Ok(())
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { walk, depth } = self;
+        let Self { walk, depth, take } = self;
         walk.enter::<A::Error>(depth)?;
-        while seq.next_element_seed(Value { walk, depth: depth + 1 })?.is_some() {}
+        take.other();
+        while seq.next_element_seed(Any { walk, depth: depth + 1, take: &mut Nothing })?.is_some() {}
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { walk, depth } = self;
+        let Self { walk, depth, take } = self;
         let mark = walk.enter::<A::Error>(depth)?;
-        while walk.name(&mut map, mark)?.is_some() {
-            map.next_value_seed(Value { walk, depth: depth + 1 })?;
+        while let Some(name) = walk.name(&mut map, mark)? {
+            take.member(&name, &mut map, walk, depth + 1)?;
         }
         walk.leave(mark)
     }
@@ -163,53 +231,6 @@ impl<'de> Visitor<'de> for Text {
     }
     fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
         Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// A string, or none if the value is of another type (then it was walked).
-pub(crate) struct MaybeText<'w, 'de> {
-    pub(crate) walk: &'w mut Walk<'de>,
-    pub(crate) depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for MaybeText<'_, 'de> {
-    type Value = Option<Cow<'de, str>>;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for MaybeText<'_, 'de> {
-    type Value = Option<Cow<'de, str>>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_owned())))
-    }
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        Value { walk: self.walk, depth: self.depth }.visit_seq(seq).map(|()| None)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        Value { walk: self.walk, depth: self.depth }.visit_map(map).map(|()| None)
     }
 }
 

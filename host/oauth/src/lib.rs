@@ -1,1 +1,23 @@
-//! placeholder, replaced in the first hour
+//! Client of OAuth providers: consent, refresh, revocation, and the guarded
+//! HTTP client that all of it goes through.
+//!
+//! Which parts of the `oauth2` crate are used: PKCE, `state` and the
+//! authorization URL. Token, refresh and revocation requests are made by
+//! [`countersign_core::request`] instead, for two reasons: providers differ
+//! from RFC 6749 in more ways than the crate can be told (bodies in JSON,
+//! errors with status 200, nested tokens, other client authentication), and a
+//! secret must not leave the core as a plain string, which the crate's request
+//! types would need.
+#![forbid(unsafe_code)]
+
+pub mod connections;
+pub mod consent;
+pub mod http;
+pub mod links;
+pub mod refresh;
+pub mod revoke;
+mod callback;
+mod service;
+mod waiters;
+
+pub use service::{Held, Oauth, Party};

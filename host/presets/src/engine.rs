@@ -245,7 +245,7 @@ fn config(limits: &ClassConfig) -> Config {
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         // Traps are told by class; frames of a guest help nobody here.
-        .wasm_backtrace(false)
+        .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
         .generate_address_map(false)
         .wasm_component_model(true)

@@ -1,6 +1,39 @@
-//! Presets.
+//! Runs presets: the sandbox, its limits, the load pipeline and the catalog.
+//!
+//! A preset is a WebAssembly component that decides and never holds a secret.
+//! This crate is the only one that links wasmtime. It turns files of a
+//! directory into [`countersign_core::preset::Preset`]s:
+//!
+//! 1. [`Catalog`] watches the directory and takes each `NAME-VERSION.wasm`
+//!    through the load pipeline; a refusal is a [`LoadError`], a sentence.
+//! 2. [`Catalog::bind`] describes a component under one provider's settings
+//!    and serves it once its [`PermissionSet`] is approved.
+//! 3. Every call runs in a fresh sandbox with a deadline and limits
+//!    ([`EngineConfig`]); each way to fail is its own
+//!    [`countersign_core::preset::PresetFault`].
+//!
+//! Compiling and describing block for milliseconds to seconds: async callers
+//! use a blocking thread for everything but [`Catalog::current`] and the
+//! preset's own methods.
+
 mod abi;
+mod bound;
+mod catalog;
+mod check;
 mod engine;
 mod faults;
 mod host;
 mod limits;
+mod load;
+mod permissions;
+mod symbols;
+
+pub use catalog::{
+    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
+    Proposal, Serving, inspect_file,
+};
+pub use check::CheckError;
+pub use engine::{ClassConfig, EngineConfig, EngineError};
+pub use load::{LARGEST_COMPONENT, LoadError};
+pub use permissions::{Approval, ApprovalHash, PermissionDifference, PermissionSet, canonical_settings};
+pub use symbols::SymbolError;

@@ -1,1 +1,11 @@
-//! Being written.
+//! The host: configuration, command line, REST API, pages, and the one flow
+//! that carries a call.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod init;
+pub mod opening;
+pub mod registry;
+pub mod surroundings;

@@ -52,7 +52,11 @@ impl fmt::Display for Damage {
 pub(crate) fn record(place: &[u8], cause: impl fmt::Display) -> Damage {
     let (kind, hash) = place.split_first().unwrap_or((&0, &[]));
     let hash = hash.iter().map(|b| format!("{b:02x}")).collect();
-    Damage::Record { kind: kind_word(*kind), hash, cause: cause.to_string() }
+    Damage::Record {
+        kind: kind_word(*kind),
+        hash,
+        cause: cause.to_string(),
+    }
 }
 
 /// The bytes of [`countersign_core::ports::Kind`].

@@ -45,7 +45,11 @@ impl Head {
         for word in std::iter::once(self.count).chain(self.sum) {
             plain.extend_from_slice(&word.to_le_bytes());
         }
-        Row { revision, expires_at: None, body: key.seal(nonce, &aad(revision), &plain) }
+        Row {
+            revision,
+            expires_at: None,
+            body: key.seal(nonce, &aad(revision), &plain),
+        }
     }
 
     pub(crate) fn open(key: &SealKey, row: &Row) -> Result<Self, SealBroken> {
@@ -57,12 +61,21 @@ impl Head {
             .collect::<Vec<_>>()
             .try_into()
             .map_err(|_| SealBroken)?;
-        if rest.is_empty() { Ok(Self { count, sum }) } else { Err(SealBroken) }
+        if rest.is_empty() {
+            Ok(Self { count, sum })
+        } else {
+            Err(SealBroken)
+        }
     }
 }
 
 fn value(key: &SealKey, place: &[u8], row: &Row) -> [u64; 4] {
-    let mac = key.mac(&[b"version", place, &row.revision.to_le_bytes(), layout::fingerprint(&row.body)]);
+    let mac = key.mac(&[
+        b"version",
+        place,
+        &row.revision.to_le_bytes(),
+        layout::fingerprint(&row.body),
+    ]);
     let (words, _) = mac.as_chunks::<8>();
     let mut out = [0; 4];
     for (to, from) in out.iter_mut().zip(words) {
@@ -97,7 +110,8 @@ mod tests {
             prop_assert_eq!(there, back);
             let sealed = there.seal(&key, [3; 24], 7);
             prop_assert_eq!(Head::open(&key, &sealed), Ok(there));
-            prop_assert!(Head::open(&key, &Row { revision: 6, ..sealed }).is_err());
+            let older = Row { revision: 6, ..sealed };
+            prop_assert!(Head::open(&key, &older).is_err());
         }
     }
 }

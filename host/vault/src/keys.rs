@@ -71,13 +71,17 @@ pub enum KeyError {
         name: String,
     },
     /// There are no credentials.
-    #[error("systemd passed no credentials (CREDENTIALS_DIRECTORY is not set): add LoadCredential={name}:… to the unit")]
+    #[error(
+        "systemd passed no credentials (CREDENTIALS_DIRECTORY is not set): add LoadCredential={name}:… to the unit"
+    )]
     NoCredentials {
         /// Which was wanted.
         name: String,
     },
     /// A credential's name is one file name.
-    #[error("{name:?} is not the name of a systemd credential: no slash, not empty, no leading dot")]
+    #[error(
+        "{name:?} is not the name of a systemd credential: no slash, not empty, no leading dot"
+    )]
     CredentialName {
         /// What was given.
         name: String,
@@ -114,7 +118,10 @@ impl Kek {
     fn new(bytes: [u8; 32]) -> Self {
         let source = SealKey::new(bytes);
         let [a, b, c, d, e, f, g, h, ..] = source.mac(&[b"countersign key id 1"]);
-        Self { id: KekId([a, b, c, d, e, f, g, h]), key: source.derive("vault key encryption 1") }
+        Self {
+            id: KekId([a, b, c, d, e, f, g, h]),
+            key: source.derive("vault key encryption 1"),
+        }
     }
 }
 
@@ -133,8 +140,8 @@ impl KeyRing {
         let bytes = match source {
             KeySource::File(path) => read_file(path, true)?,
             KeySource::Env(name) => {
-                let value = std::env::var(name)
-                    .map_err(|_| KeyError::NoVariable { name: name.clone() })?;
+                let value =
+                    std::env::var(name).map_err(|_| KeyError::NoVariable { name: name.clone() })?;
                 Zeroizing::new(value.into_bytes())
             }
             KeySource::Command(argv) => run(argv).await?,
@@ -162,8 +169,11 @@ impl KeyRing {
         let key = Zeroizing::new(random_bytes::<32>(random));
         let encoded = Zeroizing::new(STANDARD.encode(*key));
         let write = || {
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
             for part in [HEADER, b"\n", encoded.as_bytes(), b"\n"] {
                 file.write_all(part)?;
             }
@@ -171,13 +181,19 @@ impl KeyRing {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
             std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
-        write().map_err(|cause| KeyError::File { path: path.to_owned(), cause })
+        write().map_err(|cause| KeyError::File {
+            path: path.to_owned(),
+            cause,
+        })
     }
 
     /// A ring of one key.
     #[must_use]
     pub fn single(key: [u8; 32]) -> Self {
-        Self { current: Kek::new(key), older: Vec::new() }
+        Self {
+            current: Kek::new(key),
+            older: Vec::new(),
+        }
     }
 
     /// The id of the key that seals.
@@ -191,7 +207,9 @@ impl KeyRing {
     }
 
     pub(crate) fn find(&self, id: KekId) -> Option<&Kek> {
-        std::iter::once(&self.current).chain(&self.older).find(|k| k.id == id)
+        std::iter::once(&self.current)
+            .chain(&self.older)
+            .find(|k| k.id == id)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, KeyError> {
@@ -204,7 +222,10 @@ impl KeyRing {
             keys.extend(chunks.iter().map(|c| Zeroizing::new(*c)));
         } else {
             let text = bytes.strip_prefix(HEADER).unwrap_or(bytes);
-            for word in text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()) {
+            for word in text
+                .split(u8::is_ascii_whitespace)
+                .filter(|w| !w.is_empty())
+            {
                 let decoded = STANDARD.decode(word).map(Zeroizing::new).map_err(|_| {
                     KeyError::Malformed(
                         "it is not base64 (expected the line countersign-key-1 and a base64 key)",
@@ -223,7 +244,10 @@ impl KeyRing {
         }
         let mut keks = keys.iter().map(|k| Kek::new(**k));
         let current = keks.next().ok_or(KeyError::Malformed("it is empty"))?;
-        Ok(Self { current, older: keks.collect() })
+        Ok(Self {
+            current,
+            older: keks.collect(),
+        })
     }
 }
 
@@ -237,23 +261,35 @@ fn looks_made_up(key: &[u8; 32]) -> bool {
 fn read_file(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
-    let failed = |cause| KeyError::File { path: path.to_owned(), cause };
+    let failed = |cause| KeyError::File {
+        path: path.to_owned(),
+        cause,
+    };
     // Asked before opening too: opening a pipe would wait for its writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(KeyError::NotRegular { path: path.to_owned() });
+        return Err(KeyError::NotRegular {
+            path: path.to_owned(),
+        });
     }
     let file = std::fs::File::open(path).map_err(failed)?;
     let facts = file.metadata().map_err(failed)?;
     if !facts.is_file() {
-        return Err(KeyError::NotRegular { path: path.to_owned() });
+        return Err(KeyError::NotRegular {
+            path: path.to_owned(),
+        });
     }
     let mode = facts.permissions().mode() & 0o7777;
     if private && mode & 0o077 != 0 {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+        return Err(KeyError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     // Full capacity from the start: a growing buffer would leave copies.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > LONGEST {
         return Err(KeyError::Malformed("it is longer than 8 KiB"));
     }
@@ -262,9 +298,14 @@ fn read_file(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, KeyError>
 
 async fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let program = argv.first().cloned().unwrap_or_default();
-    let failed = |cause: String| KeyError::Command { program: program.clone(), cause };
+    let failed = |cause: String| KeyError::Command {
+        program: program.clone(),
+        cause,
+    };
     if program.is_empty() {
-        return Err(failed("the list is empty; give program and arguments".into()));
+        return Err(failed(
+            "the list is empty; give program and arguments".into(),
+        ));
     }
     let mut child = tokio::process::Command::new(&program)
         .args(argv.get(1..).unwrap_or_default())
@@ -273,7 +314,10 @@ async fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
-    let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".into()))?;
+    let stdout = child
+        .stdout
+        .take()
+        .ok_or_else(|| failed("it has no output".into()))?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
     let work = async {
         stdout.take(LONGEST + 1).read_to_end(&mut bytes).await?;
@@ -284,7 +328,9 @@ async fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .map_err(|_| failed("it did not end within 30 s".into()))?
         .map_err(|e| failed(e.to_string()))?;
     if !status.success() {
-        return Err(failed(format!("it ended with {status}; see its error output")));
+        return Err(failed(format!(
+            "it ended with {status}; see its error output"
+        )));
     }
     if bytes.len() as u64 > LONGEST {
         return Err(KeyError::Malformed("it is longer than 8 KiB"));
@@ -305,7 +351,10 @@ mod tests {
     }
 
     async fn load(source: KeySource) -> Result<KekId, String> {
-        KeyRing::load(&source).await.map(|r| r.current_id()).map_err(|e| e.to_string())
+        KeyRing::load(&source)
+            .await
+            .map(|r| r.current_id())
+            .map_err(|e| e.to_string())
     }
 
     #[tokio::test]
@@ -314,7 +363,10 @@ mod tests {
         let path = dir.path().join("master.key");
         let random = CountingRandom::default();
         KeyRing::generate_file(&path, &random).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
         let id = load(KeySource::File(path.clone())).await.unwrap();
         assert!(KeyRing::generate_file(&path, &random).is_err());
         assert_eq!(load(KeySource::File(path.clone())).await, Ok(id));
@@ -323,9 +375,13 @@ mod tests {
             let said = load(KeySource::File(path.clone())).await.unwrap_err();
             assert!(said.contains("chmod 600"), "{said}");
         }
-        let said = load(KeySource::File(dir.path().to_owned())).await.unwrap_err();
+        let said = load(KeySource::File(dir.path().to_owned()))
+            .await
+            .unwrap_err();
         assert!(said.contains("not a regular file"), "{said}");
-        let said = load(KeySource::File(dir.path().join("none"))).await.unwrap_err();
+        let said = load(KeySource::File(dir.path().join("none")))
+            .await
+            .unwrap_err();
         assert!(said.contains("countersign init"), "{said}");
     }
 
@@ -333,7 +389,10 @@ mod tests {
     async fn a_command_is_run_without_a_shell_and_its_failure_is_no_key() {
         let text = STANDARD.encode(key(1));
         let argv = |words: &[&str]| KeySource::Command(words.iter().map(|w| (*w).into()).collect());
-        assert_eq!(load(argv(&["echo", &text])).await, Ok(KeyRing::single(key(1)).current_id()));
+        assert_eq!(
+            load(argv(&["echo", &text])).await,
+            Ok(KeyRing::single(key(1)).current_id())
+        );
         for (words, expected) in [
             (vec![], "list is empty"),
             (vec!["false"], "exit status: 1"),
@@ -348,7 +407,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_variable_or_credential_is_refused() {
-        let said = load(KeySource::Env("COUNTERSIGN_NO_SUCH_KEY".into())).await.unwrap_err();
+        let said = load(KeySource::Env("COUNTERSIGN_NO_SUCH_KEY".into()))
+            .await
+            .unwrap_err();
         assert!(said.contains("COUNTERSIGN_NO_SUCH_KEY"), "{said}");
         for name in ["", "../x", "a/b", ".hidden"] {
             assert!(load(KeySource::Systemd(name.into())).await.is_err());
@@ -384,7 +445,9 @@ mod tests {
             b"countersign-key-1 raw\nshort",
             b"correct horse battery staple",
             STANDARD.encode([0; 32]).as_bytes(),
-            STANDARD.encode(b"correct horse battery staple 123").as_bytes(),
+            STANDARD
+                .encode(b"correct horse battery staple 123")
+                .as_bytes(),
             STANDARD.encode([1; 16]).as_bytes(),
         ] {
             assert!(matches!(KeyRing::parse(bytes), Err(KeyError::Malformed(_))));
@@ -395,7 +458,10 @@ mod tests {
     fn a_source_is_one_of_four_in_the_configuration() {
         let read = |text: &str| serde_json::from_str::<KeySource>(text).ok();
         assert_eq!(read(r#"{"file":"k"}"#), Some(KeySource::File("k".into())));
-        assert_eq!(read(r#"{"command":["a","b"]}"#), Some(KeySource::Command(vec!["a".into(), "b".into()])));
+        assert_eq!(
+            read(r#"{"command":["a","b"]}"#),
+            Some(KeySource::Command(vec!["a".into(), "b".into()]))
+        );
         assert_eq!(read(r#"{"password":"x"}"#), None);
     }
 }

@@ -46,21 +46,33 @@ pub(crate) struct Body<'a> {
 
 impl<'a> Body<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(Malformed::Short)?;
+        let (header, rest) = bytes
+            .split_first_chunk::<HEADER>()
+            .ok_or(Malformed::Short)?;
         let [layout, kind, a, b, c, d, e, f, g, h, w0, w1, s0, s1] = *header;
         if layout != LAYOUT {
             return Err(Malformed::Layout(layout));
         }
         let halves = usize::from(u16::from_le_bytes([w0, w1]));
         let secret = usize::from(u16::from_le_bytes([s0, s1]));
-        let document = rest.len().checked_sub(halves + secret).ok_or(Malformed::Short)?;
+        let document = rest
+            .len()
+            .checked_sub(halves + secret)
+            .ok_or(Malformed::Short)?;
         let (document, rest) = rest.split_at_checked(document).ok_or(Malformed::Short)?;
         let (wrapped, secret) = rest.split_at_checked(halves).ok_or(Malformed::Short)?;
         if document.len() < SEAL_OVERHEAD {
             return Err(Malformed::Short);
         }
         let kek = KekId([a, b, c, d, e, f, g, h]);
-        Ok(Self { header: *header, kind, kek, document, wrapped, secret })
+        Ok(Self {
+            header: *header,
+            kind,
+            kek,
+            document,
+            wrapped,
+            secret,
+        })
     }
 
     /// The nonce of the public half: fresh in every version of a record.

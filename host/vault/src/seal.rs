@@ -59,7 +59,9 @@ impl Sealer {
             ring,
             random,
             names: root.derive("vault record keys 1"),
-            kinds: (0..=u8::MAX).map(|k| root.derive(&format!("vault kind {k} 1"))).collect(),
+            kinds: (0..=u8::MAX)
+                .map(|k| root.derive(&format!("vault kind {k} 1")))
+                .collect(),
             head: root.derive("vault head 1"),
         }
     }
@@ -71,9 +73,17 @@ impl Sealer {
     pub(crate) fn store_key(&self, key: &RecordKey) -> StoreKey {
         let kind = key.kind as u8;
         let partition = self.partition_hash(kind, &key.partition);
-        let name = self.names.mac(&[b"name", &[kind], key.partition.as_bytes(), key.name.as_bytes()]);
+        let name = self.names.mac(&[
+            b"name",
+            &[kind],
+            key.partition.as_bytes(),
+            key.name.as_bytes(),
+        ]);
         let mut out = [kind; 33];
-        for (to, from) in out[1..].iter_mut().zip(partition[..16].iter().chain(&name[..16])) {
+        for (to, from) in out[1..]
+            .iter_mut()
+            .zip(partition[..16].iter().chain(&name[..16]))
+        {
             *to = *from;
         }
         out
@@ -89,7 +99,8 @@ impl Sealer {
     }
 
     fn partition_hash(&self, kind: u8, partition: &str) -> [u8; 32] {
-        self.names.mac(&[b"partition", &[kind], partition.as_bytes()])
+        self.names
+            .mac(&[b"partition", &[kind], partition.as_bytes()])
     }
 
     /// Seals a record.
@@ -121,19 +132,28 @@ impl Sealer {
         };
         let nonce = self.nonce();
         let bind = binding(&place, revision, expires_at);
-        let id = if data_key.is_some() { kek.id } else { KekId([0; 8]) };
+        let id = if data_key.is_some() {
+            kek.id
+        } else {
+            KekId([0; 8])
+        };
         let wrapped = data_key
             .map(|k| k.wrap(&kek.key, self.nonce(), &wrap_aad(&bind, id, &nonce)))
             .unwrap_or_default();
         let kind = key.kind as u8;
         let header =
             layout::header(kind, id, wrapped.len(), secret.len()).ok_or(Malformed::Short)?;
-        let framed = layout::frame_document(&key.partition, &key.name, document)
-            .ok_or(Malformed::Short)?;
-        let sealed =
-            self.kind_key(kind)?.seal(nonce, &document_aad(&bind, &header), &framed);
+        let framed =
+            layout::frame_document(&key.partition, &key.name, document).ok_or(Malformed::Short)?;
+        let sealed = self
+            .kind_key(kind)?
+            .seal(nonce, &document_aad(&bind, &header), &framed);
         let body = [&header[..], &sealed, &wrapped, &secret].concat();
-        Ok(Row { revision, expires_at, body })
+        Ok(Row {
+            revision,
+            expires_at,
+            body,
+        })
     }
 
     /// Opens a record found at `place`.
@@ -147,8 +167,7 @@ impl Sealer {
             .kind_key(body.kind)?
             .open(&document_aad(&bind, &body.header), body.document)
             .map_err(|_| Broken::Seal)?;
-        let (partition, name, document) =
-            layout::read_document(&framed).ok_or(Broken::Seal)?;
+        let (partition, name, document) = layout::read_document(&framed).ok_or(Broken::Seal)?;
         let secret = self
             .data_key(place, row, &body)?
             .map(|key| Sealed::new(key, secret_aad(place), body.secret.to_vec()));
@@ -168,14 +187,21 @@ impl Sealer {
         }
     }
 
-    fn data_key(&self, place: &[u8], row: &Row, body: &Body<'_>) -> Result<Option<SealKey>, Broken> {
+    fn data_key(
+        &self,
+        place: &[u8],
+        row: &Row,
+        body: &Body<'_>,
+    ) -> Result<Option<SealKey>, Broken> {
         if body.wrapped.is_empty() {
             return Ok(None);
         }
         let kek = self.ring.find(body.kek).ok_or(Broken::NoKey(body.kek))?;
         let bind = binding(place, row.revision, row.expires_at);
         let aad = wrap_aad(&bind, body.kek, body.nonce());
-        SealKey::unwrap(&kek.key, &aad, body.wrapped).map(Some).map_err(|_| Broken::Seal)
+        SealKey::unwrap(&kek.key, &aad, body.wrapped)
+            .map(Some)
+            .map_err(|_| Broken::Seal)
     }
 
     fn kind_key(&self, kind: u8) -> Result<&SealKey, Broken> {

@@ -85,6 +85,16 @@ pub trait Store: Send + Sync {
 
 /// Whether the batch fits, before anything is done.
 fn check_size(batch: &[Op]) -> Result<(), StoreError> {
-    let fits = |op: &Op| op.put.as_ref().is_none_or(|row| row.body.len() <= LONGEST_BODY);
-    if batch.iter().all(fits) { Ok(()) } else { Err(StoreError::TooLarge { limit: LONGEST_BODY }) }
+    let fits = |op: &Op| {
+        op.put
+            .as_ref()
+            .is_none_or(|row| row.body.len() <= LONGEST_BODY)
+    };
+    if batch.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(StoreError::TooLarge {
+            limit: LONGEST_BODY,
+        })
+    }
 }

@@ -79,6 +79,9 @@ pub(crate) fn token_shapes(d: &Description, shapes: &[TokenShape]) -> Result<(),
         if !d.credentials.iter().any(|c| c.name == shape.credential) {
             return Err(CheckError::Undeclared { place: "token-shapes".into(), name: cut(&shape.credential) });
         }
+        for check in &shape.when {
+            condition("token-shapes.when", check)?;
+        }
         for pointer in &shape.scopes {
             tokens.public("token-shapes.scopes", pointer)?;
         }
@@ -118,8 +121,7 @@ pub(crate) fn token_shapes(d: &Description, shapes: &[TokenShape]) -> Result<(),
         }
     }
     for check in &d.token_answer.success_checks {
-        let (Check::Equals(pointer, _) | Check::Present(pointer) | Check::Absent(pointer)) = check;
-        segments("token-answer.success-checks", pointer)?;
+        condition("token-answer.success-checks", check)?;
     }
     if let Some(identity) = &d.identity {
         for pointer in std::iter::once(&identity.id).chain(&identity.label).chain(&identity.tenant) {
@@ -127,6 +129,12 @@ pub(crate) fn token_shapes(d: &Description, shapes: &[TokenShape]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Conditions may look at tokens (is there one?): nothing of it gets out.
+fn condition(place: &str, check: &Check) -> Result<(), CheckError> {
+    let (Check::Equals(pointer, _) | Check::Present(pointer) | Check::Absent(pointer)) = check;
+    segments(place, pointer).map(|_| ())
 }
 
 /// A pointer into an answer that is not a token answer.

@@ -27,75 +27,56 @@ pub struct ProviderInput {
     #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$", example = "github")]
     pub name: String,
     /// For people; the name if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// A preset that is enabled.
     #[serde(default)]
     pub preset: String,
     /// Overrides the preset's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_endpoint: Option<String>,
     /// Overrides the preset's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_endpoint: Option<String>,
     /// RFC 7009; overrides the preset's way.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation_endpoint: Option<String>,
     /// RFC 8628.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_authorization_endpoint: Option<String>,
     /// `authorization_code` and `refresh_token` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub grant_types: Option<Vec<GrantType>>,
     /// Overrides the preset's preference: `client_secret_basic`,
     /// `client_secret_post`, `private_key_jwt` or `none`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub token_endpoint_auth_method: Option<TokenAuthMethod>,
     /// Registered at the provider.
     #[serde(default)]
     pub client_id: String,
     /// Name of the secret that holds the client secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[A-Z][A-Z0-9_]*$")]
     pub client_secret_ref: Option<String>,
     /// Name of the secret that holds the private key of `private_key_jwt`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[A-Z][A-Z0-9_]*$")]
     pub private_key_ref: Option<String>,
     /// Scopes that connections ask for at least.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
     /// Refuse to go on without PKCE; true unless the preset knows none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub require_pkce: Option<bool>,
     /// Hosts tokens may go to; narrows the preset's, or says them for
     /// `generic`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub audience_hosts: Option<Vec<String>>,
     /// RFC 8707 `resource`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// A vendor's `audience` parameter.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     /// Of each request to the provider; `30s` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "30s")]
     pub request_timeout: Option<String>,
     /// Of requests that may be repeated; 3 if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_retries: Option<u8>,
     /// Swap by itself to a preset version that asks for no more; true if
     /// absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_update: Option<bool>,
     /// A disabled provider starts no consent and sends nothing; true if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// The preset's settings.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub settings: Option<Map<String, Value>>,
 }

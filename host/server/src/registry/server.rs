@@ -32,35 +32,26 @@ pub struct ServerInput {
     #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$", example = "notes")]
     pub name: String,
     /// For people; the name if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// Its MCP endpoint.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "https://mcp.example.com/mcp")]
     pub url: Option<String>,
     /// An entry of `[stdio.allow]` in the operator's configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Upstream authentication; mode `none` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthInput>,
     /// `shared` or `dedicated`; `shared` if absent and the preset lists the
     /// host as its vendor's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub connection: Option<ConnectionUse>,
     /// How long a call is held while the user acts; `45s` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "45s")]
     pub wait: Option<String>,
     /// Tools that may be seen and called.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsInput>,
     /// Teams that may use it; everybody if empty.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub teams: Option<Vec<String>>,
     /// A disabled server answers nothing; true if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }
 
@@ -73,16 +64,12 @@ pub struct AuthInput {
     #[schema(value_type = String)]
     pub mode: Option<AuthMode>,
     /// The provider, for the OAuth modes.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// Scopes every connection needs for this server.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub required_scopes: Option<Vec<String>>,
     /// Name of the secret of mode `static`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
     /// Replaces the preset's rule that carries the access token.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub injection: Option<InjectionInput>,
 }
 

@@ -42,21 +42,37 @@ impl MemoryStore {
         let mut found = rows
             .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix));
-        let taken: Vec<_> =
-            found.by_ref().take(limit.max(1)).map(|(k, r)| (k.clone(), r.clone())).collect();
-        Page { rows: taken, next: found.next().map(|(k, _)| k.clone()), holes: Vec::new() }
+        let taken: Vec<_> = found
+            .by_ref()
+            .take(limit.max(1))
+            .map(|(k, r)| (k.clone(), r.clone()))
+            .collect();
+        Page {
+            rows: taken,
+            next: found.next().map(|(k, _)| k.clone()),
+            holes: Vec::new(),
+        }
     }
 
     fn expired_now(&self, now: i64, limit: usize) -> Vec<(Vec<u8>, u64)> {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let due = rows.iter().filter(|(_, row)| row.expires_at.is_some_and(|t| t <= now));
-        due.take(limit).map(|(k, row)| (k.clone(), row.revision)).collect()
+        let due = rows
+            .iter()
+            .filter(|(_, row)| row.expires_at.is_some_and(|t| t <= now));
+        due.take(limit)
+            .map(|(k, row)| (k.clone(), row.revision))
+            .collect()
     }
 }
 
 impl Store for MemoryStore {
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, StoreError>> {
-        let row = self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let row = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned();
         Box::pin(std::future::ready(Ok(row)))
     }
 

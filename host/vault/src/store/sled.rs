@@ -72,7 +72,13 @@ impl SledStore {
     }
 
     fn open_with(folder: &Path, accept_loss: bool, sync: SyncFile) -> Result<Self, OpenError> {
-        let Opened { db, file, acknowledged, lock, commits } = files::open(folder, accept_loss)?;
+        let Opened {
+            db,
+            file,
+            acknowledged,
+            lock,
+            commits,
+        } = files::open(folder, accept_loss)?;
         let shared = Arc::new(Shared {
             db,
             before: RwLock::default(),
@@ -80,12 +86,25 @@ impl SledStore {
             _lock: lock,
         });
         let (jobs, queue) = mpsc::channel();
-        let committer = Committer { shared: shared.clone(), file, acknowledged, commits, sync };
+        let committer = Committer {
+            shared: shared.clone(),
+            file,
+            acknowledged,
+            commits,
+            sync,
+        };
         let thread = std::thread::Builder::new()
             .name("vault-commit".into())
             .spawn(move || committer.run(&queue))
-            .map_err(|e| OpenError::Unusable { path: folder.to_owned(), cause: e.to_string() })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), shared })
+            .map_err(|e| OpenError::Unusable {
+                path: folder.to_owned(),
+                cause: e.to_string(),
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            shared,
+        })
     }
 }
 
@@ -130,7 +149,9 @@ impl Shared {
             .filter_map(|(k, row)| row.clone().map(|row| (k.clone(), row)))
             .collect();
         'resume: loop {
-            let mut rows = self.db.range((Bound::Included(row_key(&at)), Bound::Unbounded));
+            let mut rows = self
+                .db
+                .range((Bound::Included(row_key(&at)), Bound::Unbounded));
             loop {
                 match guarded(|| rows.next()) {
                     Ok(None) => break 'resume,
@@ -172,9 +193,14 @@ impl Shared {
 
     fn expired(&self, now: i64, limit: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
         let mut due = Vec::new();
-        for found in self.db.range((Bound::Included(row_key(&[])), Bound::Unbounded)) {
+        for found in self
+            .db
+            .range((Bound::Included(row_key(&[])), Bound::Unbounded))
+        {
             let (key, bytes) = found.map_err(failed)?;
-            let Some(key) = frame::user_key(&key) else { break };
+            let Some(key) = frame::user_key(&key) else {
+                break;
+            };
             if let Some((revision, Some(expires_at))) = frame::header(&bytes)
                 && expires_at <= now
             {
@@ -218,7 +244,10 @@ impl Store for SledStore {
         Box::pin(async move {
             check_size(&batch)?;
             let (done, outcome) = oneshot::channel();
-            let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { batch, done }));
+            let sent = self
+                .jobs
+                .as_ref()
+                .map(|jobs| jobs.send(Job { batch, done }));
             match sent {
                 Some(Ok(())) => outcome.await.unwrap_or_else(|_| Err(commit::dead())),
                 _ => Err(commit::dead()),
@@ -236,8 +265,16 @@ mod tests {
     use super::*;
 
     fn put(key: &[u8], expect: Option<u64>, revision: u64) -> Vec<Op> {
-        let row = Row { revision, expires_at: None, body: vec![revision as u8; 100] };
-        vec![Op { key: key.to_vec(), expect, put: Some(row) }]
+        let row = Row {
+            revision,
+            expires_at: None,
+            body: vec![revision as u8; 100],
+        };
+        vec![Op {
+            key: key.to_vec(),
+            expect,
+            put: Some(row),
+        }]
     }
 
     #[tokio::test]
@@ -246,7 +283,11 @@ mod tests {
         let mut syncs = 0;
         let fails_second = Box::new(move |file: &File| {
             syncs += 1;
-            if syncs == 2 { Err(io::Error::other("injected")) } else { file.sync_all() }
+            if syncs == 2 {
+                Err(io::Error::other("injected"))
+            } else {
+                file.sync_all()
+            }
         });
         let store = SledStore::open_with(dir.path(), false, fails_second).unwrap();
         store.commit(put(b"k", None, 1)).await.unwrap();
@@ -279,9 +320,14 @@ mod tests {
         in_sync.recv().unwrap();
         assert_eq!(store.get(b"first").await.unwrap(), None);
         assert!(store.scan(b"", b"", 9).await.unwrap().rows.is_empty());
-        let rest: Vec<_> = [b"a", b"b", b"c", b"d"].iter().map(|k| spawn(k.as_slice())).collect();
+        let rest: Vec<_> = [b"a", b"b", b"c", b"d"]
+            .iter()
+            .map(|k| spawn(k.as_slice()))
+            .collect();
         // All four are queued before the first sync ends.
-        while store.shared.before.read().unwrap().len() == 1 && rest.iter().any(|t| t.is_finished()) {}
+        while store.shared.before.read().unwrap().len() == 1 && rest.iter().any(|t| t.is_finished())
+        {
+        }
         tokio::task::yield_now().await;
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         release.send(()).unwrap();

@@ -199,14 +199,18 @@ fn request(request: d::Request) -> host::Request {
 fn answer_shape(shape: d::AnswerShape) -> host::AnswerShape {
     host::AnswerShape {
         success_codes: shape.success_codes,
-        success_checks: each(shape.success_checks, |check| match check {
-            d::Check::Equals((pointer, value)) => host::Check::Equals(pointer, value),
-            d::Check::Present(pointer) => host::Check::Present(pointer),
-            d::Check::Absent(pointer) => host::Check::Absent(pointer),
-        }),
+        success_checks: each(shape.success_checks, check),
         error_code: shape.error_code,
         error_description: shape.error_description,
         may_be_form: shape.may_be_form,
+    }
+}
+
+fn check(check: d::Check) -> host::Check {
+    match check {
+        d::Check::Equals((pointer, value)) => host::Check::Equals(pointer, value),
+        d::Check::Present(pointer) => host::Check::Present(pointer),
+        d::Check::Absent(pointer) => host::Check::Absent(pointer),
     }
 }
 
@@ -231,6 +235,7 @@ fn expiry(expiry: d::Expiry) -> host::Expiry {
 pub(super) fn token_shape(shape: d::TokenShape) -> host::TokenShape {
     host::TokenShape {
         credential: shape.credential,
+        when: each(shape.when, check),
         optional: shape.optional,
         access_token: shape.access_token,
         refresh_token: shape.refresh_token,

@@ -72,7 +72,12 @@ impl Committer {
         let mut olds = Vec::with_capacity(batch.len());
         for Op { key, expect, put } in batch {
             let stored = frame::row_key(&key);
-            let old = self.shared.db.get(&stored).map_err(failed)?.map(|b| frame::decode(&b));
+            let old = self
+                .shared
+                .db
+                .get(&stored)
+                .map_err(failed)?
+                .map(|b| frame::decode(&b));
             if old.as_ref().map(|row| row.revision) != expect {
                 return Err(StoreError::Conflict);
             }
@@ -83,7 +88,11 @@ impl Committer {
             olds.push((key, old));
         }
         changes.insert(frame::COMMITS, &(self.commits + 1).to_be_bytes());
-        let mut before = self.shared.before.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self
+            .shared
+            .before
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         for (key, old) in olds {
             before.entry(key).or_insert(old);
         }
@@ -98,7 +107,11 @@ impl Committer {
         // Not synced itself: it may lag behind the database, never lead it.
         let note = files::note(self.commits);
         self.acknowledged.write_all_at(&note, 0).map_err(failed)?;
-        self.shared.before.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared
+            .before
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         Ok(())
     }
 }

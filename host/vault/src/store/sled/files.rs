@@ -23,22 +23,33 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) fn open(folder: &Path, accept_loss: bool) -> Result<Opened, OpenError> {
     let unusable = |path: &Path| {
         let path = path.to_owned();
-        move |e: io::Error| OpenError::Unusable { path, cause: e.to_string() }
+        move |e: io::Error| OpenError::Unusable {
+            path,
+            cause: e.to_string(),
+        }
     };
     let inside = folder.join("sled");
-    DirBuilder::new().recursive(true).mode(0o700).create(&inside).map_err(unusable(folder))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&inside)
+        .map_err(unusable(folder))?;
     let lock = own_file(&folder.join("lock")).map_err(unusable(&folder.join("lock")))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(OpenError::InUse { path: folder.to_owned() });
+            return Err(OpenError::InUse {
+                path: folder.to_owned(),
+            });
         }
         Err(TryLockError::Error(e)) => return Err(unusable(folder)(e)),
     }
     set_aside_torn_snapshots(folder, &inside).map_err(unusable(folder))?;
     let db = open_sled(folder, &inside)?;
-    let unreadable =
-        |cause: String| OpenError::Unreadable { path: folder.to_owned(), cause };
+    let unreadable = |cause: String| OpenError::Unreadable {
+        path: folder.to_owned(),
+        cause,
+    };
     let found = super::guarded(|| db.get(frame::COMMITS))
         .map_err(|e| unreadable(e.to_string()))?
         .map_err(|e| unreadable(e.to_string()))?;
@@ -51,24 +62,51 @@ pub(super) fn open(folder: &Path, accept_loss: bool) -> Result<Opened, OpenError
     let file = own_file(&path).map_err(unusable(&path))?;
     let acknowledged = read_note(&file);
     if acknowledged > commits && !accept_loss {
-        return Err(OpenError::LostWrites { path: folder.to_owned(), found: commits, acknowledged });
+        return Err(OpenError::LostWrites {
+            path: folder.to_owned(),
+            found: commits,
+            acknowledged,
+        });
     }
-    file.write_all_at(&note(commits), 0).map_err(unusable(&path))?;
+    file.write_all_at(&note(commits), 0)
+        .map_err(unusable(&path))?;
     let database = inside.join("db");
-    let handle = OpenOptions::new().read(true).write(true).open(&database).map_err(unusable(&database))?;
+    let handle = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&database)
+        .map_err(unusable(&database))?;
     // A new database's names have to be durable too.
     for each in [&handle, &file] {
         each.sync_all().map_err(unusable(folder))?;
     }
     for each in [inside.as_path(), folder, folder.parent().unwrap_or(folder)] {
-        let each = if each.as_os_str().is_empty() { Path::new(".") } else { each };
-        File::open(each).and_then(|f| f.sync_all()).map_err(unusable(each))?;
+        let each = if each.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            each
+        };
+        File::open(each)
+            .and_then(|f| f.sync_all())
+            .map_err(unusable(each))?;
     }
-    Ok(Opened { db, file: handle, acknowledged: file, lock, commits })
+    Ok(Opened {
+        db,
+        file: handle,
+        acknowledged: file,
+        lock,
+        commits,
+    })
 }
 
 fn own_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// The number and its complement: a torn note is none.
@@ -120,11 +158,16 @@ fn open_sled(folder: &Path, inside: &Path) -> Result<::sled::Db, OpenError> {
             Err(e) => e.to_string(),
         };
         if !cause.contains("acquire lock") {
-            return Err(OpenError::Unreadable { path: folder.to_owned(), cause });
+            return Err(OpenError::Unreadable {
+                path: folder.to_owned(),
+                cause,
+            });
         }
         tries += 1;
         if tries == TRIES {
-            return Err(OpenError::InUse { path: folder.to_owned() });
+            return Err(OpenError::InUse {
+                path: folder.to_owned(),
+            });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -139,9 +182,15 @@ mod tests {
     fn a_half_written_snapshot_is_moved_aside_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         drop(SledStore::open(dir.path()).unwrap());
-        std::fs::write(dir.path().join("sled/snap.00000000000000FF.generating"), b"torn").unwrap();
+        std::fs::write(
+            dir.path().join("sled/snap.00000000000000FF.generating"),
+            b"torn",
+        )
+        .unwrap();
         drop(SledStore::open(dir.path()).unwrap());
-        let kept = dir.path().join("set-aside/snap.00000000000000FF.generating");
+        let kept = dir
+            .path()
+            .join("set-aside/snap.00000000000000FF.generating");
         assert_eq!(std::fs::read(kept).unwrap(), b"torn");
     }
 

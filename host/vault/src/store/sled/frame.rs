@@ -46,8 +46,16 @@ pub(super) fn header(bytes: &[u8]) -> Option<(u64, Option<i64>)> {
 /// opens it finds it damaged, and nothing of it is lost.
 pub(super) fn decode(bytes: &[u8]) -> Row {
     match split(bytes) {
-        Some((revision, expires_at, body)) => Row { revision, expires_at, body: body.to_vec() },
-        None => Row { revision: 0, expires_at: None, body: bytes.to_vec() },
+        Some((revision, expires_at, body)) => Row {
+            revision,
+            expires_at,
+            body: body.to_vec(),
+        },
+        None => Row {
+            revision: 0,
+            expires_at: None,
+            body: bytes.to_vec(),
+        },
     }
 }
 

@@ -1,0 +1,150 @@
+//! Reading connections, and changing their state from outside a consent.
+
+use std::time::Duration;
+
+use countersign_core::connection::{Connection, ConnectionKey, ReauthReason, State};
+use countersign_core::names::{ProviderName, UserName};
+use countersign_core::ports::{Expect, Kind, Record, RecordKey, StoreError, parse, put};
+
+use crate::service::{Held, Oauth};
+
+/// How often the store is asked while somebody waits: another replica may have
+/// finished the consent.
+const POLL: Duration = Duration::from_secs(1);
+/// How often a lost compare-and-set is tried again.
+pub(crate) const ATTEMPTS: usize = 8;
+
+pub(crate) fn record_key(key: &ConnectionKey) -> RecordKey {
+    RecordKey::within(Kind::Connection, key.user.as_str(), key.record_name())
+}
+
+fn held(record: Record) -> Result<Held, StoreError> {
+    Ok(Held { connection: parse(&record)?, revision: record.revision, sealed: record.secret })
+}
+
+impl Oauth {
+    /// Reads one connection: a single read of the store.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn load(&self, key: &ConnectionKey) -> Result<Option<Held>, StoreError> {
+        self.world.records.get(&record_key(key)).await?.map(held).transpose()
+    }
+
+    /// A user's own connections, by provider and resource. Never tokens.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, user: &UserName) -> Result<Vec<Connection>, StoreError> {
+        let records = self.world.records.list(Kind::Connection, Some(user.as_str())).await?;
+        let mut connections = records.iter().map(parse::<Connection>).collect::<Result<Vec<_>, _>>()?;
+        connections.sort_by_cached_key(|c| c.key().record_name());
+        Ok(connections)
+    }
+
+    /// How many connections a provider has, over all users.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count(&self, provider: &ProviderName) -> Result<usize, StoreError> {
+        let records = self.world.records.list(Kind::Connection, None).await?;
+        let mut count = 0;
+        for record in &records {
+            count += usize::from(parse::<Connection>(record)?.provider == *provider);
+        }
+        Ok(count)
+    }
+
+    /// Holds all of a user's connections until a fresh authorization returns
+    /// the same account. Returns how many there are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn suspend_all(&self, user: &UserName) -> Result<usize, StoreError> {
+        let connections = self.list(user).await?;
+        for connection in &connections {
+            self.set_state(&connection.key(), |c| c.state != State::Suspended, State::Suspended).await?;
+        }
+        Ok(connections.len())
+    }
+
+    /// Says that the connection of this generation no longer works (the
+    /// upstream refused a renewed token). A newer consent is left alone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn reject(
+        &self,
+        key: &ConnectionKey,
+        generation: u64,
+        reason: ReauthReason,
+    ) -> Result<(), StoreError> {
+        let same = |c: &Connection| c.generation == generation && c.state == State::Connected;
+        self.set_state(key, same, State::NeedsReauth { reason }).await
+    }
+
+    async fn set_state(
+        &self,
+        key: &ConnectionKey,
+        applies: impl Fn(&Connection) -> bool,
+        state: State,
+    ) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(held) = self.load(key).await? else { return Ok(()) };
+            if !applies(&held.connection) {
+                return Ok(());
+            }
+            let changed = Connection { state, updated_at: self.world.clock.now(), ..held.connection };
+            let write = put(record_key(key), Expect::At(held.revision), &changed)?;
+            match self.world.records.write(vec![write]).await {
+                Err(StoreError::Conflict) => {}
+                done => return done.map(drop),
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+
+    /// Notes that a connection was used. Called rarely: at most once a minute
+    /// for each connection, by whoever counts; a lost race is no loss.
+    ///
+    /// # Errors
+    /// The store's, but for a lost race.
+    pub async fn touch(&self, key: &ConnectionKey) -> Result<(), StoreError> {
+        let Some(held) = self.load(key).await? else { return Ok(()) };
+        let used = Connection { last_used_at: Some(self.world.clock.now()), ..held.connection };
+        let write = put(record_key(key), Expect::At(held.revision), &used)?;
+        match self.world.records.write(vec![write]).await {
+            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the connection is as wanted, or the time is over. Wakes at
+    /// once for a consent in this process, within a second for another's.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn wait_until(
+        &self,
+        key: &ConnectionKey,
+        timeout: Duration,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> Result<Option<Held>, StoreError> {
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
+        // Subscribed before the first look, so that nothing falls between.
+        let mut changes = self.waiters.subscribe(key);
+        loop {
+            if let Some(held) = self.load(key).await?
+                && wanted(&held.connection)
+            {
+                return Ok(Some(held));
+            }
+            tokio::select! {
+                () = &mut deadline => return Ok(None),
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The service that holds what consent, refresh and revocation share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_core::connection::Connection;
+use countersign_core::hosts::HostPattern;
+use countersign_core::names::ConnectionId;
+use countersign_core::ports::{Kind, RecordKey, Revision, StoreError, World, parse, random_token};
+use countersign_core::preset::Preset;
+use countersign_core::provider::Provider;
+use countersign_core::request::Sender;
+use countersign_core::secret::Sealed;
+use countersign_core::time::Timestamp;
+use url::Url;
+
+use crate::refresh::Flight;
+use crate::waiters::Waiters;
+
+/// A provider and the preset version in force for it.
+#[derive(Clone)]
+pub struct Party {
+    /// The record.
+    pub provider: Arc<Provider>,
+    /// The preset, under the provider's settings.
+    pub preset: Arc<dyn Preset>,
+}
+
+/// A connection as read: its facts, and its tokens still sealed.
+pub struct Held {
+    /// The facts.
+    pub connection: Connection,
+    /// For compare-and-set.
+    pub revision: Revision,
+    /// The tokens; absent once the grant has ended.
+    pub sealed: Option<Sealed>,
+}
+
+/// Client of all providers. Made once.
+pub struct Oauth {
+    pub(crate) world: World,
+    pub(crate) sender: Arc<dyn Sender>,
+    pub(crate) public_url: Url,
+    pub(crate) waiters: Waiters,
+    /// Names this process in leases.
+    pub(crate) holder: String,
+    /// Renewals under way.
+    pub(crate) flights: Mutex<HashMap<ConnectionId, Flight>>,
+    /// Until when a renewal that may wait is not tried again.
+    pub(crate) resting: Mutex<HashMap<ConnectionId, Timestamp>>,
+    /// When a renewal was last forced.
+    pub(crate) forced: Mutex<HashMap<ConnectionId, Timestamp>>,
+}
+
+impl Oauth {
+    /// Puts the service together. `public_url` is Countersign's own.
+    #[must_use]
+    pub fn new(world: World, sender: Arc<dyn Sender>, public_url: Url) -> Arc<Self> {
+        let holder = random_token::<16>(&*world.random);
+        Arc::new(Self {
+            world,
+            sender,
+            public_url,
+            waiters: Waiters::default(),
+            holder,
+            flights: Mutex::default(),
+            resting: Mutex::default(),
+            forced: Mutex::default(),
+        })
+    }
+
+    /// The redirect URI to register at a provider: CONTRACT's `callback_url`.
+    #[must_use]
+    pub fn callback_url(&self, provider: Option<&str>) -> String {
+        let base = self.public_url.as_str().trim_end_matches('/');
+        match provider {
+            Some(provider) => format!("{base}/oauth/callback/{provider}"),
+            None => format!("{base}/oauth/callback"),
+        }
+    }
+
+    /// The provider's client secret, still sealed; none for public clients.
+    pub(crate) async fn client_secret(&self, provider: &Provider) -> Result<Option<ClientSecret>, SecretError> {
+        #[derive(serde::Deserialize)]
+        struct Facts {
+            #[serde(default)]
+            hosts: Vec<HostPattern>,
+        }
+        let Some(name) = &provider.client_secret_ref else { return Ok(None) };
+        let key = RecordKey::new(Kind::Secret, name.as_str());
+        let record = self.world.records.get(&key).await?.ok_or_else(|| SecretError::Missing(name.to_string()))?;
+        let Facts { hosts } = parse(&record)?;
+        let sealed = record.secret.ok_or_else(|| SecretError::Missing(name.to_string()))?;
+        Ok(Some(ClientSecret { name: name.to_string(), hosts, sealed }))
+    }
+}
+
+/// A client secret and where it may go.
+pub(crate) struct ClientSecret {
+    name: String,
+    hosts: Vec<HostPattern>,
+    pub(crate) sealed: Sealed,
+}
+
+impl ClientSecret {
+    /// Refuses a destination the secret is not bound to.
+    pub(crate) fn check(&self, url: &Url) -> Result<(), SecretError> {
+        if self.hosts.is_empty() || self.hosts.iter().any(|h| h.matches(url)) {
+            return Ok(());
+        }
+        Err(SecretError::Bound { name: self.name.clone(), to: url.origin().ascii_serialization() })
+    }
+}
+
+/// Why the client secret cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// It is not stored.
+    #[error("the secret {0} is not set: an administrator can set it with `secret set {0}`")]
+    Missing(String),
+    /// It may not be sent there.
+    #[error("the secret {name} is not bound to {to}: an administrator can change that with `secret set {name} --hosts`")]
+    Bound {
+        /// Which.
+        name: String,
+        /// Where it was to go.
+        to: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Locks; a panic elsewhere left nothing half-done in these maps.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,205 @@
+//! What is in the directory, and the last good content of each file.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign_core::names::{Digest, PresetName};
+
+use super::{CatalogEntry, CatalogEvent, FileState, Inspection, entry, inspection};
+use crate::load::{LoadError, Loaded, SharedLoaded, parse_file_name};
+
+/// Changes when a file does: size, inode, and both of its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(u64, u64, [i64; 4]);
+
+/// Files of a directory with their stamps.
+pub(super) type Found = BTreeMap<String, Stamp>;
+
+/// Lists `*.wasm`, hidden files aside.
+pub(super) fn look(dir: &Path) -> std::io::Result<Found> {
+    let mut found = Found::new();
+    for item in std::fs::read_dir(dir)? {
+        let item = item?;
+        let Ok(name) = item.file_name().into_string() else { continue };
+        if name.starts_with('.') || !name.ends_with(".wasm") {
+            continue;
+        }
+        // Gone between the two: then it is not there.
+        let Ok(metadata) = std::fs::metadata(item.path()) else { continue };
+        let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        found.insert(name, Stamp(metadata.len(), metadata.ino(), times));
+    }
+    Ok(found)
+}
+
+/// Everything known of the directory.
+#[derive(Default)]
+pub(super) struct Files(BTreeMap<String, Known>);
+
+struct Known {
+    stamp: Stamp,
+    /// Of the content that is there now, if it could be read.
+    digest: Option<Digest>,
+    /// The last content that was good.
+    good: Option<SharedLoaded>,
+    /// Why the content that is there now is refused.
+    refusal: Option<String>,
+}
+
+/// A version that may serve.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) file: String,
+    pub(super) loaded: SharedLoaded,
+}
+
+impl Files {
+    /// Files to read: new ones, changed ones, and those named.
+    pub(super) fn outdated(&self, found: &Found, changed: &[String]) -> Vec<(String, Stamp)> {
+        found
+            .iter()
+            .filter(|(file, stamp)| {
+                self.0.get(*file).is_none_or(|known| known.stamp != **stamp) || changed.contains(file)
+            })
+            .map(|(file, stamp)| (file.clone(), *stamp))
+            .collect()
+    }
+
+    /// Whether this very content was looked at before; if so, remembers the
+    /// stamp.
+    pub(super) fn is_known(&mut self, file: &str, stamp: Stamp, digest: Option<Digest>) -> bool {
+        match self.0.get_mut(file) {
+            Some(known) if digest.is_some() && known.digest == digest => {
+                known.stamp = stamp;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in the outcome of a load. True if what may serve has changed.
+    pub(super) fn put(
+        &mut self,
+        file: String,
+        stamp: Stamp,
+        digest: Option<Digest>,
+        result: Result<Loaded, LoadError>,
+        report: &mut impl FnMut(CatalogEvent),
+    ) -> bool {
+        let good = self.0.get(&file).and_then(|known| known.good.clone());
+        let (known, changed, event) = match result {
+            Ok(loaded) => {
+                let changed = good.is_none_or(|good| good.digest != loaded.digest);
+                let event = CatalogEvent::Loaded { file: file.clone(), digest: loaded.digest };
+                (Known { stamp, digest, good: Some(Arc::new(loaded)), refusal: None }, changed, event)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                let event = CatalogEvent::Refused { file: file.clone(), reason: reason.clone() };
+                (Known { stamp, digest, good, refusal: Some(reason) }, false, event)
+            }
+        };
+        self.0.insert(file, known);
+        report(event);
+        changed
+    }
+
+    /// Forgets files that are gone. True if there were any.
+    pub(super) fn retain(&mut self, found: &Found, report: &mut impl FnMut(CatalogEvent)) -> bool {
+        let before = self.0.len();
+        self.0.retain(|file, _| {
+            let there = found.contains_key(file);
+            if !there {
+                report(CatalogEvent::Removed { file: file.clone() });
+            }
+            there
+        });
+        before != self.0.len()
+    }
+
+    /// Versions of a preset, newest first.
+    pub(super) fn candidates(&self, preset: &PresetName) -> Vec<Candidate> {
+        let mut candidates: Vec<Candidate> = self
+            .0
+            .iter()
+            .filter_map(|(file, known)| Some(Candidate { file: file.clone(), loaded: known.good.clone()? }))
+            .filter(|candidate| candidate.loaded.name == *preset)
+            .collect();
+        candidates.sort_by(|a, b| compare_versions(&b.loaded.version, &a.loaded.version));
+        candidates
+    }
+
+    pub(super) fn list(&self) -> Vec<CatalogEntry> {
+        self.0.iter().map(|(file, known)| known.entry(file)).collect()
+    }
+
+    pub(super) fn inspect(&self, name_or_file: &str) -> Option<Inspection> {
+        let by_name = || {
+            let newest = self.candidates(&PresetName::parse(name_or_file).ok()?).into_iter().next()?;
+            self.0.get_key_value(&newest.file)
+        };
+        let (file, known) = self.0.get_key_value(name_or_file).or_else(by_name)?;
+        Some(match &known.good {
+            Some(loaded) => inspection(file, loaded, known.refusal.as_deref()),
+            None => {
+                Inspection { entry: known.entry(file), imports: vec![], hooks: vec![], description: None }
+            }
+        })
+    }
+}
+
+impl Known {
+    fn entry(&self, file: &str) -> CatalogEntry {
+        if let Some(loaded) = &self.good {
+            return entry(file, loaded, self.refusal.as_deref());
+        }
+        let (preset, version) = parse_file_name(file).ok().unzip();
+        let reason = self.refusal.clone().unwrap_or_default();
+        CatalogEntry {
+            file: file.to_owned(),
+            preset,
+            version,
+            digest: self.digest,
+            size: None,
+            state: FileState::Refused { reason },
+        }
+    }
+}
+
+/// Orders versions: numbers by value, a pre-release (`-rc.1`) before its
+/// release, the rest as text.
+pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+    fn numbers(text: &str) -> Vec<u64> {
+        text.split('.').map(|piece| piece.parse().unwrap_or_default()).collect()
+    }
+    fn halves(text: &str) -> (&str, Option<&str>) {
+        let text = text.split('+').next().unwrap_or(text);
+        text.split_once('-').map_or((text, None), |(release, pre)| (release, Some(pre)))
+    }
+    let ((a_release, a_pre), (b_release, b_pre)) = (halves(a), halves(b));
+    numbers(a_release).cmp(&numbers(b_release)).then_with(|| match (a_pre, b_pre) {
+        (None, None) => a.cmp(b),
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(a), Some(b)) => a.cmp(b),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_by_number() {
+        for (older, newer) in
+            [("0.9.0", "0.10.0"), ("1.0.0-rc.1", "1.0.0"), ("1.0", "1.0.1"), ("1.0.0-a", "1.0.0-b"), ("2", "10")]
+        {
+            assert_eq!(compare_versions(older, newer), Ordering::Less, "{older} {newer}");
+            assert_eq!(compare_versions(newer, older), Ordering::Greater, "{older} {newer}");
+        }
+        assert_eq!(compare_versions("1.0.0", "1.0.0"), Ordering::Equal);
+    }
+}

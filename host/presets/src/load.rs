@@ -1,0 +1,282 @@
+//! From a file to a component that may be used, or to the sentence that says
+//! why not.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign_core::names::{Digest, PresetName};
+use countersign_core::preset::{Call, Description, GrantFacts, PresetFault};
+use countersign_core::scope::ScopeSet;
+use serde_json::{Map, Value};
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use crate::abi::{self, Compiled, Guest, PACKAGE, Version};
+use crate::check::{self, CheckError, Declared};
+use crate::engine::Sandboxes;
+use crate::host::PresetLog;
+use crate::permissions::canonical_settings;
+
+/// Largest component, in bytes.
+pub const LARGEST_COMPONENT: u64 = 32 << 20;
+
+/// Why a component is refused. Each says what its author or the administrator
+/// can do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The file's name says neither preset nor version.
+    #[error("{0:?} is not named NAME-VERSION.wasm, like github-1.2.0.wasm")]
+    FileName(String),
+    /// It could not be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
+    /// Too large.
+    #[error("the file has {size} bytes, and a component may have at most {LARGEST_COMPONENT}")]
+    TooLarge {
+        /// In bytes.
+        size: u64,
+    },
+    /// No WebAssembly at all.
+    #[error("the file is not WebAssembly, or is cut off before its first eight bytes")]
+    NotWasm,
+    /// A module.
+    #[error("the file is a core module, not a component: build it with `cargo xtask presets` or `preset build`")]
+    CoreModule,
+    /// Truncated, malformed, or with features that are switched off.
+    #[error("the component does not compile: {0}")]
+    Invalid(String),
+    /// It imports WASI.
+    #[error("the component imports {0}: this host links no WASI, so build it for wasm32-unknown-unknown, without files, clocks or randomness")]
+    Wasi(String),
+    /// It imports something else.
+    #[error("the component imports {0}, and a preset may import only countersign:preset/log and countersign:preset/signing of version 0.1")]
+    ForbiddenImport(String),
+    /// It exports no interface this host knows.
+    #[error("the component exports {found}, but this host speaks {newest}: build it against wit/v0.1.0", newest = Version::NEWEST)]
+    Abi {
+        /// What it exports instead.
+        found: String,
+    },
+    /// The interface has the right name and other types.
+    #[error("the component does not fit the interface it names: {0}")]
+    Shape(String),
+    /// `describe` failed.
+    #[error("describe failed: {0}")]
+    Describe(PresetFault),
+    /// What it described is refused.
+    #[error("{0}")]
+    Check(#[from] CheckError),
+    /// `evaluate` failed on a harmless call.
+    #[error("the self-test (evaluate of tools/list without scopes) failed: {0}")]
+    SelfTest(PresetFault),
+    /// It needs a hook that the host does not call yet.
+    #[error("the preset needs the hook {0}, which this host does not run yet; enabling it would skip what the preset counts on")]
+    HookNotRun(&'static str),
+    /// It needs a signature that the host does not compute yet.
+    #[error("the preset's credential {0:?} needs AWS Signature Version 4, which this host does not compute yet")]
+    SigV4(String),
+}
+
+/// A component that passed everything that does not depend on a provider.
+pub(crate) struct Loaded {
+    pub(crate) name: PresetName,
+    pub(crate) version: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    /// Interfaces with functions that it imports, by short name.
+    pub(crate) imports: BTreeSet<String>,
+    pub(crate) guest: Box<dyn Guest>,
+    /// Under empty settings; none if it refuses those.
+    pub(crate) description: Result<Description, String>,
+}
+
+/// The preset and version that a file name says.
+pub(crate) fn parse_file_name(file: &str) -> Result<(PresetName, String), LoadError> {
+    let bad = || LoadError::FileName(crate::check::cut(file));
+    let stem = file.strip_suffix(".wasm").ok_or_else(bad)?;
+    let (name, version) = stem
+        .match_indices('-')
+        .map(|(i, _)| (&stem[..i], &stem[i + 1..]))
+        .find(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
+        .ok_or_else(bad)?;
+    let good = version.len() <= 64 && version.bytes().all(|b| b.is_ascii_alphanumeric() || b".-+_".contains(&b));
+    let name = PresetName::parse(name).map_err(|_| bad())?;
+    if good { Ok((name, version.to_owned())) } else { Err(bad()) }
+}
+
+/// Reads a file of at most [`LARGEST_COMPONENT`] bytes.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    use std::io::Read as _;
+    let unreadable = |e: std::io::Error| LoadError::Unreadable(e.to_string());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(LoadError::Unreadable("it is not a regular file".into()));
+    }
+    if metadata.len() > LARGEST_COMPONENT {
+        return Err(LoadError::TooLarge { size: metadata.len() });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    let read = file.take(LARGEST_COMPONENT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match u64::try_from(read) {
+        Ok(size) if size <= LARGEST_COMPONENT => Ok(bytes),
+        _ => Err(LoadError::TooLarge { size: LARGEST_COMPONENT + 1 }),
+    }
+}
+
+/// Takes a component through the whole pipeline.
+///
+/// # Errors
+/// The first [`LoadError`].
+pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Loaded, LoadError> {
+    let (name, version) = parse_file_name(file)?;
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if size > LARGEST_COMPONENT {
+        return Err(LoadError::TooLarge { size });
+    }
+    is_component(bytes)?;
+    let digest = Digest::of(bytes);
+    let (component, class) = sandboxes.compile(bytes).map_err(|e| LoadError::Invalid(crate::faults::plain(&e)))?;
+    let imports = imports(&component)?;
+    let abi = version_of(&component)?;
+    let compiled = Compiled {
+        signing: imports.contains("signing"),
+        component,
+        class,
+        log: PresetLog::new(format!("{name}@{}", digest.short()), sandboxes.seconds()),
+        config: sandboxes.config().clone(),
+    };
+    let guest = abi::prepare(abi, compiled).map_err(|e| LoadError::Shape(crate::faults::plain(&e)))?;
+    let description = try_out(&*guest, &name)?;
+    Ok(Loaded { name, version, digest, size, imports, guest, description })
+}
+
+/// Describes, checks and tests under empty settings. A preset that refuses
+/// empty settings in so many words is not broken: it waits for a provider's.
+fn try_out(guest: &dyn Guest, name: &PresetName) -> Result<Result<Description, String>, LoadError> {
+    let settings = Map::new();
+    let described = match guest.describe("{}") {
+        Ok(described) => described,
+        Err(PresetFault::Reported(text)) => return Ok(Err(text)),
+        Err(fault) => return Err(LoadError::Describe(fault)),
+    };
+    check::check(&described.description, name, guest.exported_hooks(), &settings, true)?;
+    self_test(guest, &described.description, "{}")?;
+    Ok(Ok(described.description))
+}
+
+/// Describes and tests a loaded component under other settings.
+pub(crate) fn describe_with(loaded: &Loaded, settings: &Map<String, Value>) -> Result<Description, LoadError> {
+    let text = canonical_settings(settings);
+    let described = loaded.guest.describe(&text).map_err(LoadError::Describe)?;
+    check::check(&described.description, &loaded.name, loaded.guest.exported_hooks(), settings, false)?;
+    self_test(&*loaded.guest, &described.description, &text)?;
+    Ok(described.description)
+}
+
+/// Evaluates one harmless call.
+pub(crate) fn self_test(guest: &dyn Guest, description: &Description, settings: &str) -> Result<(), LoadError> {
+    let call = Call { method: "tools/list", name: None, arguments: None, host: "self-test.invalid" };
+    let grant = GrantFacts { scopes: &ScopeSet::default(), account: None, facts: &[] };
+    let settings = description.wants.settings.then_some(settings);
+    guest
+        .evaluate(&call, settings, &grant)
+        .and_then(|verdict| check::check_verdict(&verdict, &Declared::of(description)))
+        .map_err(LoadError::SelfTest)
+}
+
+/// Refuses what would silently go without something the preset needs.
+pub(crate) fn only_what_the_host_does(description: &Description) -> Result<(), LoadError> {
+    if description.hooks.sign {
+        return Err(LoadError::HookNotRun("sign"));
+    }
+    if description.hooks.redact {
+        return Err(LoadError::HookNotRun("redact"));
+    }
+    match description.credentials.iter().find(|c| c.sigv4.is_some()) {
+        Some(credential) => Err(LoadError::SigV4(credential.name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Layer 1 of the component model's binary format (version 13), where a core
+/// module has layer 0.
+fn is_component(bytes: &[u8]) -> Result<(), LoadError> {
+    let header: &[u8; 8] = bytes.first_chunk().ok_or(LoadError::NotWasm)?;
+    match header {
+        [0, b'a', b's', b'm', _, _, 1, 0] => Ok(()),
+        [0, b'a', b's', b'm', _, _, 0, 0] => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+fn imports(component: &Component) -> Result<BTreeSet<String>, LoadError> {
+    let engine = component.engine();
+    let mut with_functions = BTreeSet::new();
+    for (name, import) in component.component_type().imports(engine) {
+        if name.starts_with("wasi:") {
+            return Err(LoadError::Wasi(crate::check::cut(name)));
+        }
+        let forbidden = || LoadError::ForbiddenImport(crate::check::cut(name));
+        let ComponentItem::ComponentInstance(instance) = import.ty else {
+            return Err(forbidden());
+        };
+        let (short, version) =
+            name.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')).ok_or_else(forbidden)?;
+        if !version.starts_with("0.1.") {
+            return Err(forbidden());
+        }
+        let types_only = instance
+            .exports(engine)
+            .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)));
+        match (short, types_only) {
+            ("log" | "signing", _) => {
+                with_functions.insert(short.to_owned());
+            }
+            (_, true) => {}
+            (_, false) => return Err(forbidden()),
+        }
+    }
+    Ok(with_functions)
+}
+
+fn version_of(component: &Component) -> Result<Version, LoadError> {
+    let engine = component.engine();
+    let mut found = Vec::new();
+    for (name, _) in component.component_type().exports(engine) {
+        if let Some(version) = Version::of_export(name) {
+            return Ok(version);
+        }
+        found.push(crate::check::cut(name));
+    }
+    found.truncate(5);
+    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+    Err(LoadError::Abi { found })
+}
+
+/// A loaded component, shared by all that use it.
+pub(crate) type SharedLoaded = Arc<Loaded>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_says_preset_and_version() {
+        for (file, expected) in [
+            ("github-0.1.0.wasm", Some(("github", "0.1.0"))),
+            ("google-drive-2.wasm", Some(("google-drive", "2"))),
+            ("a-1.0.0-rc.1.wasm", Some(("a", "1.0.0-rc.1"))),
+            ("github.wasm", None),
+            ("github-latest.wasm", None),
+            ("GitHub-1.wasm", None),
+            ("github-1.0.wasm.tmp", None),
+            ("github-1/../x.wasm", None),
+            ("-1.wasm", None),
+        ] {
+            let parsed = parse_file_name(file).ok();
+            assert_eq!(parsed.as_ref().map(|(n, v)| (n.as_str(), v.as_str())), expected, "{file}");
+        }
+    }
+}

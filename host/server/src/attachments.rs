@@ -1,0 +1,93 @@
+//! Servers as calls meet them: record, provider, preset version, and what
+//! follows from the three, made anew when one of them changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use countersign_core::decide::{Attachment, Unusable};
+use countersign_core::names::ServerName;
+use countersign_core::preset::{Preset, PresetFault};
+use countersign_core::error::CallError;
+use countersign_presets::Catalog;
+
+use crate::registry::Registry;
+
+/// Why there is nothing to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotAttached {
+    /// No server of that name.
+    Unknown,
+    /// There is one, and it cannot be used as it is.
+    Unusable(CallError),
+}
+
+/// The cache; one pointer load and three pointer comparisons on the hot path.
+pub struct Attachments {
+    registry: Arc<Registry>,
+    catalog: Arc<Catalog>,
+    made: ArcSwap<HashMap<ServerName, Arc<Attachment>>>,
+}
+
+impl Attachments {
+    /// An empty cache over the two.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, catalog: Arc<Catalog>) -> Self {
+        Self { registry, catalog, made: ArcSwap::default() }
+    }
+
+    /// The attachment of the server as it is registered now, pinned: a change
+    /// or a swap during the call does not touch it.
+    ///
+    /// # Errors
+    /// [`NotAttached`].
+    pub fn pin(&self, name: &ServerName) -> Result<Arc<Attachment>, NotAttached> {
+        let snapshot = self.registry.current();
+        let server = snapshot.server(name).ok_or(NotAttached::Unknown)?;
+        let provider = server.auth.provider.as_ref().and_then(|p| snapshot.provider(p));
+        let preset = provider.and_then(|p| self.catalog.current(&p.name));
+        if let Some(made) = self.made.load().get(name)
+            && Arc::ptr_eq(made.server(), server)
+            && same(made.provider(), provider)
+            && same_preset(made.preset(), preset.as_ref())
+        {
+            return Ok(Arc::clone(made));
+        }
+        let made = Attachment::new(Arc::clone(server), provider.cloned(), preset)
+            .map_err(|e| NotAttached::Unusable(self.explain(name, &e)))?;
+        let made = Arc::new(made);
+        self.made.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.insert(name.clone(), Arc::clone(&made));
+            all
+        });
+        Ok(made)
+    }
+
+    fn explain(&self, name: &ServerName, why: &Unusable) -> CallError {
+        tracing::warn!(server = %name, %why, "the server cannot be used");
+        CallError::Preset(PresetFault::Unavailable(match why {
+            Unusable::NoPreset(_) => {
+                "no version of the provider's preset is loaded, enabled and approved; an administrator can see why with `countersign preset list`".into()
+            }
+            other => other.to_string(),
+        }))
+    }
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        // Modes without a provider keep none, whatever the record names.
+        (None, _) => true,
+        (Some(_), None) => false,
+    }
+}
+
+fn same_preset(a: Option<&Arc<dyn Preset>>, b: Option<&Arc<dyn Preset>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
+        (None, _) => true,
+        (Some(_), None) => false,
+    }
+}

@@ -1,0 +1,416 @@
+//! The pages of consent: what is about to be connected, and what came of it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Form, OriginalUri, Path, RawQuery, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use countersign_core::connection::ConnectionKey;
+use countersign_core::names::{ProviderName, TeamName};
+use countersign_core::scope::ScopeSet;
+use countersign_identity::BrowserSession;
+use countersign_oauth::{Begin, Callback, Link, LinkError, Outcome, Party};
+use countersign_pages::Page;
+use countersign_pages::parts::{self, Look, Tone};
+use http::{HeaderMap, StatusCode};
+use maud::html;
+use serde::Deserialize;
+use url::Url;
+
+use crate::http::connections::{needs_of, viewer};
+use crate::wiring::App;
+
+/// `/connect/{provider}` and the redirect URIs.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/connect/{provider}", get(show).post(start))
+        .route("/oauth/callback", get(callback_bare))
+        .route("/oauth/callback/{provider}", get(callback_of))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ConnectQuery {
+    #[serde(default)]
+    link: Option<String>,
+    #[serde(default)]
+    team: Option<String>,
+    #[serde(default)]
+    resource: Option<String>,
+}
+
+/// What the page's button sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectForm {
+    csrf: String,
+    #[serde(default)]
+    link: Option<String>,
+    #[serde(default)]
+    team: Option<String>,
+    #[serde(default)]
+    resource: Option<String>,
+}
+
+/// What is about to be connected.
+struct Wish {
+    team: TeamName,
+    resource: Option<Url>,
+    scopes: ScopeSet,
+    server: Option<String>,
+    agent: Option<String>,
+}
+
+impl From<Link> for Wish {
+    fn from(link: Link) -> Self {
+        Self {
+            team: link.team,
+            resource: link.resource,
+            scopes: link.scopes,
+            server: link.server.map(|s| s.to_string()),
+            agent: link.client_name,
+        }
+    }
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    Path(provider): Path<String>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let session = match app.identity.require_session(&headers, &uri).await {
+        Ok(session) => session,
+        Err(redirect) => return redirect,
+    };
+    let Ok(query) = axum::extract::Query::<ConnectQuery>::try_from_uri(&uri) else {
+        return refuse(&session, StatusCode::BAD_REQUEST, "This link is not complete", "Open it again from where you got it.");
+    };
+    let party = match party(&app, &provider, &session) {
+        Ok(party) => party,
+        Err(page) => return page,
+    };
+    let wish = match query.link.as_deref() {
+        Some(id) => match app.oauth.peek_link(id, &session.user).await {
+            Ok(link) if link.provider == party.provider.name => Wish::from(link),
+            Ok(_) => return link_refused(&session, &LinkError::Unknown),
+            Err(error) => return link_refused(&session, &error),
+        },
+        None => match own_wish(&app, &session, &party, query.team.as_deref(), query.resource.as_deref()) {
+            Ok(wish) => wish,
+            Err(page) => return page,
+        },
+    };
+    let target = app.oauth.authorization_origin(&party);
+    page(&app, &session, &party, &wish, query.link.as_deref(), target).await
+}
+
+/// Shows agent, server, team and scopes, with one button.
+async fn page(
+    app: &App,
+    session: &BrowserSession,
+    party: &Party,
+    wish: &Wish,
+    link: Option<&str>,
+    target: Option<String>,
+) -> Response {
+    let name = &party.provider.display_name;
+    let key = ConnectionKey {
+        user: session.user.clone(),
+        team: wish.team.clone(),
+        provider: party.provider.name.clone(),
+        resource: wish.resource.clone(),
+    };
+    let existing = match app.oauth.load(&key).await {
+        Ok(held) => held.map(|h| h.connection),
+        Err(error) => return crate::http::store_failed(&error),
+    };
+    let mut rows = vec![("Your user here", html! { (session.user.as_str()) })];
+    if let Some(agent) = &wish.agent {
+        rows.push(("Asked for by", html! { (agent) }));
+    }
+    if let Some(server) = &wish.server {
+        rows.push(("Server", html! { (server) }));
+    }
+    if wish.team != TeamName::default_team() {
+        rows.push(("Team", html! { (wish.team.as_str()) }));
+    }
+    if let Some(account) = existing.as_ref().and_then(|c| c.account.as_ref()) {
+        rows.push(("Connected as", html! { (account.label) }));
+    }
+    rows.push(("Permissions", scope_list(party, &wish.scopes)));
+    let label = if existing.is_some() { "Reconnect" } else { "Connect" };
+    let body = html! {
+        p { "You are about to let Countersign use your " (name) " account for you. "
+            "You sign in at " (name) " itself; nobody else, not even your agent, gets to see the token." }
+        (parts::facts(rows))
+        (parts::form(&format!("/connect/{}", party.provider.name), &session.csrf, html! {
+            @if let Some(link) = link { (parts::hidden("link", link)) }
+            @else {
+                (parts::hidden("team", wish.team.as_str()))
+                @if let Some(resource) = &wish.resource { (parts::hidden("resource", resource.as_str())) }
+            }
+            (parts::actions(html! {
+                (parts::button(Look::Primary, label))
+                (parts::link_button(Look::Plain, "Not now", "/connections"))
+            }))
+        }))
+    };
+    let mut page = Page::new(format!("Connect {name}"))
+        .viewer(viewer(session))
+        .narrow()
+        .body(html! { (parts::card(&format!("Connect {name}"), body)) });
+    if let Some(target) = target {
+        page = page.form_target(target);
+    }
+    page.into_response()
+}
+
+fn scope_list(party: &Party, scopes: &ScopeSet) -> maud::Markup {
+    let known = &party.preset.description().scopes;
+    let title = |scope: &str| {
+        known.iter().find(|k| k.name == scope).map(|k| k.title.as_str()).filter(|t| !t.is_empty())
+    };
+    html! {
+        @if scopes.is_empty() { span.muted { "what the provider grants by default" } }
+        @else {
+            ul.scopes { @for scope in scopes.iter() {
+                li { (parts::code(scope.as_str())) @if let Some(title) = title(scope.as_str()) { " " (title) } }
+            } }
+        }
+    }
+}
+
+async fn start(
+    State(app): State<Arc<App>>,
+    Path(provider): Path<String>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+    form: Result<Form<ConnectForm>, axum::extract::rejection::FormRejection>,
+) -> Response {
+    let session = match app.identity.require_session(&headers, &uri).await {
+        Ok(session) => session,
+        Err(redirect) => return redirect,
+    };
+    let Ok(Form(form)) = form else {
+        return refuse(&session, StatusCode::BAD_REQUEST, "That form is not complete", "Go back and try again.");
+    };
+    if let Err(page) = app.identity.check_form(&session, &headers, &form.csrf) {
+        return page;
+    }
+    let party = match party(&app, &provider, &session) {
+        Ok(party) => party,
+        Err(page) => return page,
+    };
+    let wish = match form.link.as_deref() {
+        Some(id) => match app.oauth.take_link(id, &session.user).await {
+            Ok(link) if link.provider == party.provider.name => Wish::from(link),
+            Ok(_) => return link_refused(&session, &LinkError::Unknown),
+            Err(error) => return link_refused(&session, &error),
+        },
+        None => match own_wish(&app, &session, &party, form.team.as_deref(), form.resource.as_deref()) {
+            Ok(wish) => wish,
+            Err(page) => return page,
+        },
+    };
+    let begin = Begin {
+        user: session.user.clone(),
+        team: wish.team,
+        session: session.id.clone(),
+        party,
+        resource: wish.resource,
+        scopes: wish.scopes,
+        return_to: form.link.map_or_else(|| "/connections".to_owned(), |_| "agent".to_owned()),
+        bare_callback: false,
+    };
+    match app.oauth.begin(begin).await {
+        Ok(url) => Redirect::to(url.as_str()).into_response(),
+        Err(error) => {
+            tracing::warn!(provider = %provider, %error, "a consent could not begin");
+            refuse(&session, StatusCode::BAD_GATEWAY, "This account cannot be connected now", &error.to_string())
+        }
+    }
+}
+
+async fn callback_bare(state: State<Arc<App>>, query: RawQuery, uri: OriginalUri, headers: HeaderMap) -> Response {
+    callback(state.0, None, query.0, &uri.0, &headers).await
+}
+
+async fn callback_of(
+    state: State<Arc<App>>,
+    Path(provider): Path<String>,
+    query: RawQuery,
+    uri: OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(provider) = ProviderName::parse(&provider) else {
+        return parts_not_found();
+    };
+    callback(state.0, Some(provider), query.0, &uri.0, &headers).await
+}
+
+async fn callback(
+    app: Arc<App>,
+    path_provider: Option<ProviderName>,
+    query: Option<String>,
+    uri: &http::Uri,
+    headers: &HeaderMap,
+) -> Response {
+    let session = match app.identity.require_session(headers, uri).await {
+        Ok(session) => session,
+        Err(redirect) => return redirect,
+    };
+    let callback = Callback {
+        path_provider,
+        query: query.unwrap_or_default(),
+        user: session.user.clone(),
+        session: session.id.clone(),
+    };
+    let lookup = |name: &ProviderName| crate::party::of(&app.registry, &app.catalog, name);
+    match app.oauth.finish(callback, lookup).await {
+        Ok(Outcome::Connected { connection, return_to, missing }) => {
+            let label = app
+                .registry
+                .current()
+                .provider(&connection.provider)
+                .map_or_else(|| connection.provider.to_string(), |p| p.display_name.clone());
+            if return_to == "/connections" && missing.is_empty() {
+                return Redirect::to("/connections").into_response();
+            }
+            connected(&session, &label, connection.account.as_ref().map(|a| a.label.as_str()), &missing)
+        }
+        Ok(Outcome::Refused { advice, provider, .. }) => {
+            let again = format!("/connect/{provider}");
+            let body = html! {
+                (parts::notice(Tone::Warning, &advice))
+                p { "Nothing was stored." }
+                (parts::actions(html! {
+                    (parts::link_button(Look::Primary, "Try again", &again))
+                    (parts::link_button(Look::Plain, "Connections", "/connections"))
+                }))
+            };
+            Page::new("Not connected")
+                .viewer(viewer(&session))
+                .narrow()
+                .status(StatusCode::BAD_REQUEST)
+                .body(html! { (parts::card("Not connected", body)) })
+                .into_response()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a consent did not finish");
+            refuse(&session, StatusCode::BAD_REQUEST, "Not connected", &error.to_string())
+        }
+    }
+}
+
+fn connected(session: &BrowserSession, provider: &str, account: Option<&str>, missing: &ScopeSet) -> Response {
+    let body = html! {
+        @match account {
+            Some(account) => (parts::notice(Tone::Good, &format!("Your {provider} account {account} is connected."))),
+            None => (parts::notice(Tone::Good, &format!("Your {provider} account is connected."))),
+        }
+        @if !missing.is_empty() {
+            (parts::notice(Tone::Warning, &format!("{provider} did not grant: {}. Calls that need it will ask again.", missing.join(", "))))
+        }
+        p { "You can close this page and go back to your agent: a call that is waiting goes on by itself." }
+        (parts::actions(html! { (parts::link_button(Look::Plain, "All connections", "/connections")) }))
+    };
+    Page::new("Connected")
+        .viewer(viewer(session))
+        .narrow()
+        .body(html! { (parts::card("Connected", body)) })
+        .into_response()
+}
+
+/// What the user wants who comes from the connections page.
+fn own_wish(
+    app: &App,
+    session: &BrowserSession,
+    party: &Party,
+    team: Option<&str>,
+    resource: Option<&str>,
+) -> Result<Wish, Response> {
+    let bad = |text: &str| refuse(session, StatusCode::BAD_REQUEST, "This link is not complete", text);
+    let team = match team {
+        Some(team) => TeamName::parse(team).map_err(|e| bad(&e.to_string()))?,
+        None => session.caller.team.clone(),
+    };
+    let resource = match resource.filter(|r| !r.is_empty()) {
+        Some(text) => Some(Url::parse(text).map_err(|_| bad("The resource is not an address."))?),
+        None => None,
+    };
+    let needs = needs_of(&app.registry.current(), &session.caller);
+    let need = needs
+        .into_iter()
+        .find(|n| n.provider.name == party.provider.name && (resource.is_none() || n.resource == resource))
+        .ok_or_else(|| {
+            refuse(
+                session,
+                StatusCode::NOT_FOUND,
+                "Nothing to connect",
+                "No server that you may use needs this account.",
+            )
+        })?;
+    Ok(Wish { team, resource: need.resource, scopes: need.scopes, server: None, agent: None })
+}
+
+fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, Response> {
+    let unknown = || {
+        refuse(
+            session,
+            StatusCode::NOT_FOUND,
+            "No such provider",
+            "It may have been removed. Your connections are listed on the Connections page.",
+        )
+    };
+    let name = ProviderName::parse(provider).map_err(|_| unknown())?;
+    let snapshot = app.registry.current();
+    let record = snapshot.provider(&name).ok_or_else(unknown)?;
+    if !record.enabled {
+        return Err(refuse(
+            session,
+            StatusCode::FORBIDDEN,
+            "This provider is switched off",
+            "An administrator has to enable it before accounts can be connected.",
+        ));
+    }
+    crate::party::of(&app.registry, &app.catalog, &name).ok_or_else(|| {
+        refuse(
+            session,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This provider cannot be used yet",
+            "Its preset is not loaded or not approved. An administrator can see why with `countersign preset list`.",
+        )
+    })
+}
+
+fn link_refused(session: &BrowserSession, error: &LinkError) -> Response {
+    let (status, title) = match error {
+        LinkError::Unknown => (StatusCode::GONE, "This link has ended"),
+        LinkError::OtherUser => (StatusCode::FORBIDDEN, "This link is not for you"),
+        LinkError::Store(error) => return crate::http::store_failed(error),
+    };
+    refuse(session, status, title, &error.to_string())
+}
+
+fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str) -> Response {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let body = html! {
+        p { (text) }
+        (parts::actions(html! { (parts::link_button(Look::Plain, "Connections", "/connections")) }))
+    };
+    Page::new(title)
+        .viewer(viewer(session))
+        .narrow()
+        .status(status)
+        .body(html! { (parts::card(title, body)) })
+        .into_response()
+}
+
+fn parts_not_found() -> Response {
+    countersign_pages::message(StatusCode::NOT_FOUND, "Not found", "There is nothing at this address.")
+}

@@ -1,0 +1,98 @@
+//! Opening the store: what `serve`, `init` and `check` do alike.
+
+use std::sync::Arc;
+
+use countersign_core::ports::{
+    Change, Clock, Expect, Kind, Random, RecordKey, Records, SecretChange, StoreError, World, Write,
+    random_bytes,
+};
+use countersign_core::secret::{SealBroken, SealKey, Sealed, Secret};
+use countersign_vault::audit::{AuditLog, AuditOptions};
+use countersign_vault::error::OpenError;
+use countersign_vault::keys::{KeyError, KeyRing};
+use countersign_vault::store::sled::SledStore;
+use countersign_vault::vault::{OpenOptions, Vault};
+
+use crate::config::{Config, StoreUrl};
+use crate::surroundings::{OsRandom, SystemClock};
+
+/// The opened store and what hangs on it.
+pub struct Opened {
+    /// Clock, randomness, records, audit.
+    pub world: World,
+    /// The same records, as the vault.
+    pub vault: Arc<Vault>,
+    /// The same audit log, for reading.
+    pub audit: Arc<AuditLog>,
+    host_secret: Sealed,
+}
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpeningError {
+    /// The master key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A record in it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The host's own secret.
+    #[error("the host's own secret in the store cannot be opened: {0}; restore the store from its latest backup")]
+    HostSecret(#[from] SealBroken),
+    /// A thread could not do its work.
+    #[error("opening the store was interrupted: {0}")]
+    Interrupted(String),
+}
+
+impl Opened {
+    /// Opens the configured store with the configured key.
+    ///
+    /// # Errors
+    /// [`OpeningError`]; never a fallback.
+    pub async fn new(config: &Config) -> Result<Self, OpeningError> {
+        let random: Arc<dyn Random> = Arc::new(OsRandom);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let ring = KeyRing::load(&config.keys.source).await?;
+        let StoreUrl::Sled(folder) = config.store.url.clone();
+        let store = tokio::task::spawn_blocking(move || SledStore::open(&folder))
+            .await
+            .map_err(|e| OpeningError::Interrupted(e.to_string()))??;
+        let vault = Vault::open(Arc::new(store), ring, Arc::clone(&random), OpenOptions::default()).await?;
+        let vault = Arc::new(vault);
+        let records: Arc<dyn Records> = vault.clone();
+        let audit = AuditLog::open(Arc::clone(&records), Arc::clone(&clock), AuditOptions::default()).await?;
+        let audit = Arc::new(audit);
+        let host_secret = host_secret(records.as_ref(), random.as_ref()).await?;
+        let world = World { clock, random, records, audit: audit.clone() };
+        Ok(Self { world, vault, audit, host_secret })
+    }
+
+    /// The host's own key for one purpose (`identity`, `sessions` …), the same
+    /// at every start and in every replica on the same store.
+    ///
+    /// # Errors
+    /// [`SealBroken`] if the store was damaged.
+    pub fn key(&self, purpose: &str) -> Result<SealKey, SealBroken> {
+        self.host_secret.derive_key(purpose)
+    }
+}
+
+/// A random secret that is made once and kept in the store.
+async fn host_secret(records: &dyn Records, random: &dyn Random) -> Result<Sealed, OpeningError> {
+    let key = RecordKey::new(Kind::Meta, "host-secret");
+    if let Some(sealed) = records.get(&key).await?.and_then(|r| r.secret) {
+        return Ok(sealed);
+    }
+    let secret = Secret::new(random_bytes::<32>(random).to_vec());
+    let change = Change { document: b"{}".to_vec(), secret: SecretChange::Set(secret), expires_at: None };
+    match records.write(vec![Write { key: key.clone(), expect: Expect::Absent, change: Some(change) }]).await {
+        // Another replica made it meanwhile.
+        Ok(_) | Err(StoreError::Conflict) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let sealed = records.get(&key).await?.and_then(|r| r.secret);
+    sealed.ok_or_else(|| StoreError::Damaged("the host's own secret vanished".into()).into())
+}

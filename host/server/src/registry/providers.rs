@@ -1,0 +1,270 @@
+//! Registering, changing and deleting providers.
+
+use std::sync::Arc;
+
+use countersign_core::caller::Caller;
+use countersign_core::connection::Connection;
+use countersign_core::names::ProviderName;
+use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete, parse, put};
+use countersign_core::provider::Provider;
+use serde_json::{Map, Value};
+
+use super::provider::{ProviderInput, Surroundings, check, moves_secret};
+use super::{Refusal, Registry, Snapshot, changed_fields, patch};
+
+/// Records deleted in one write, so that no batch grows without bound.
+const BATCH: usize = 100;
+
+impl Registry {
+    /// Registers a provider. Its preset is approved at once if the caller may
+    /// approve; otherwise it waits.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn create_provider(&self, caller: &Caller, input: ProviderInput) -> Result<Arc<Provider>, Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("provider:{}", super::text::cut(&input.name));
+        let work = async {
+            caller.permissions.demand("provider_create", Some(&input.name))?;
+            let snapshot = self.snapshot();
+            let now = self.world.clock.now();
+            let provider = self.checked_provider(input, &snapshot, now, now)?;
+            if snapshot.providers.contains_key(&provider.name) {
+                return Err(Refusal::Exists { what: "provider", name: provider.name.to_string() });
+            }
+            demand_secrets(caller, &provider)?;
+            let provider = self.store_provider(caller, provider, None, &snapshot).await?;
+            let detail = format!("preset {}", provider.preset);
+            Ok((provider, detail))
+        };
+        let result = work.await;
+        self.conclude(caller, "provider.create", resource, result).await
+    }
+
+    /// Changes a provider by a JSON merge patch.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the name is immutable.
+    pub async fn update_provider(
+        &self,
+        caller: &Caller,
+        name: &str,
+        patch: Map<String, Value>,
+    ) -> Result<Arc<Provider>, Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("provider:{}", super::text::cut(name));
+        let work = async {
+            caller.permissions.demand("provider_update", Some(name))?;
+            let snapshot = self.snapshot();
+            let existing = find(&snapshot, name)?;
+            let old = Arc::clone(&existing.value);
+            let input = patch::merged(&ProviderInput::from(old.as_ref()), patch)?;
+            if input.name != old.name.as_str() {
+                return Err(Refusal::Immutable { what: "provider", field: "name" });
+            }
+            let now = self.world.clock.now();
+            let provider = self.checked_provider(input, &snapshot, old.created_at, now)?;
+            if moves_secret(&old, &provider) {
+                demand_secrets(caller, &provider)?;
+            }
+            let detail = changed_fields(old.as_ref(), &provider);
+            let provider = self.store_provider(caller, provider, Some(existing), &snapshot).await?;
+            Ok((provider, detail))
+        };
+        let result = work.await;
+        self.conclude(caller, "provider.update", resource, result).await
+    }
+
+    /// Deletes a provider; with `force` also one that servers are attached to
+    /// or that users are connected with, whose connections are then erased.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn delete_provider(&self, caller: &Caller, name: &str, force: bool) -> Result<(), Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("provider:{}", super::text::cut(name));
+        let work = async {
+            caller.permissions.demand("provider_delete", Some(name))?;
+            let snapshot = self.snapshot();
+            let existing = find(&snapshot, name)?;
+            let provider = &existing.value;
+            let connections = self.connections_where(|c| c.provider == provider.name).await?;
+            let mut by: Vec<_> =
+                snapshot.attached(&provider.name).iter().map(|s| format!("server {}", s.name)).collect();
+            if !connections.is_empty() {
+                by.push(format!("{} connections", connections.len()));
+            }
+            if !by.is_empty() && !force {
+                return Err(Refusal::InUse {
+                    what: "provider",
+                    name: name.to_owned(),
+                    by,
+                    remedy: "detach them first, disable it with --enabled false, or delete with force: \
+                             its connections are erased and its servers fail",
+                });
+            }
+            // The record goes first: from then on nothing new can begin.
+            let mut writes = vec![delete(
+                RecordKey::new(Kind::Provider, provider.name.as_str()),
+                Expect::At(existing.revision),
+            )];
+            for approval in snapshot.approvals.get(&provider.name).into_iter().flatten() {
+                writes.push(delete(approval.value.key(), Expect::Anything));
+            }
+            self.world.records.write(writes).await?;
+            self.refresh().await?;
+            self.unbind(&provider.name).await;
+            self.erase(connections).await?;
+            let detail = if by.is_empty() { String::new() } else { format!("was in use by {}", by.join(", ")) };
+            Ok(((), detail))
+        };
+        let result = work.await;
+        self.conclude(caller, "provider.delete", resource, result).await
+    }
+
+    fn checked_provider(
+        &self,
+        input: ProviderInput,
+        snapshot: &Snapshot,
+        created_at: countersign_core::time::Timestamp,
+        now: countersign_core::time::Timestamp,
+    ) -> Result<Provider, Refusal> {
+        let description = self.presets.describe(&input.preset);
+        let around = Surroundings {
+            addresses: &self.addresses,
+            snapshot,
+            description: description.as_ref(),
+        };
+        let provider = check(input, &around, created_at, now)?;
+        self.demand_usable(&provider.preset, snapshot)?;
+        self.secret_bindings(&provider, snapshot, description.as_ref())?;
+        Ok(provider)
+    }
+
+    /// A secret that is bound to hosts may only be referred to by a provider
+    /// whose token endpoint is one of them.
+    fn secret_bindings(
+        &self,
+        provider: &Provider,
+        snapshot: &Snapshot,
+        description: Option<&countersign_core::preset::Description>,
+    ) -> Result<(), Refusal> {
+        use countersign_core::template::{Values, endpoint};
+        let described = || {
+            let description = description?;
+            let values = Values::resolve(description, &provider.settings, &[]).ok()?;
+            endpoint(description.token_endpoint.as_ref()?, values.variables()).ok()
+        };
+        let Some(url) = provider.token_endpoint.clone().or_else(described) else { return Ok(()) };
+        let Some(name) = &provider.client_secret_ref else { return Ok(()) };
+        let bound = snapshot.secrets.get(name).map(|s| s.value.hosts.as_slice()).unwrap_or_default();
+        if bound.is_empty() || bound.iter().any(|h| h.matches(&url)) {
+            return Ok(());
+        }
+        let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
+        Err(Refusal::invalid(
+            "client_secret_ref",
+            format!(
+                "the secret {name} may only be sent to {}, but the token endpoint is at {}",
+                hosts.join(", "),
+                url.host_str().unwrap_or_default()
+            ),
+        ))
+    }
+
+    /// Writes the record, with an approval if the caller may give one, and
+    /// binds the provider. Nothing stays bound that was not stored.
+    async fn store_provider(
+        &self,
+        caller: &Caller,
+        provider: Provider,
+        existing: Option<&super::Stored<Provider>>,
+        snapshot: &Snapshot,
+    ) -> Result<Arc<Provider>, Refusal> {
+        let mut writes = vec![put(
+            RecordKey::new(Kind::Provider, provider.name.as_str()),
+            existing.map_or(Expect::Absent, |e| Expect::At(e.revision)),
+            &provider,
+        )?];
+        let outcome = match self.proposal(&provider, snapshot).await {
+            Ok(proposal) => {
+                if let Some(proposal) = proposal
+                    && caller.permissions.allow("preset_approve", Some(provider.preset.as_str()))
+                {
+                    writes.extend(self.approve_writes(caller, &provider, &proposal.approval, snapshot)?);
+                }
+                self.world.records.write(writes).await.map_err(Refusal::from)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = outcome {
+            match existing {
+                Some(old) => self.bind(&old.value, snapshot).await,
+                None => self.unbind(&provider.name).await,
+            }
+            return Err(refusal);
+        }
+        self.refresh().await?;
+        self.bind(&provider, &self.snapshot()).await;
+        Ok(Arc::new(provider))
+    }
+
+    /// Connections for which this holds, by their record keys.
+    pub(super) async fn connections_where(
+        &self,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        let records = self.world.records.list(Kind::Connection, None).await?;
+        let mut found = Vec::new();
+        for record in records {
+            let connection: Connection = parse(&record)?;
+            if wanted(&connection) {
+                found.push(record.key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many users are connected with each provider.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store.
+    pub async fn connection_counts(
+        &self,
+    ) -> Result<std::collections::HashMap<ProviderName, usize>, StoreError> {
+        let mut counts = std::collections::HashMap::new();
+        for record in self.world.records.list(Kind::Connection, None).await? {
+            let connection: Connection = parse(&record)?;
+            *counts.entry(connection.provider).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Erases connections: their data keys go with them.
+    pub(super) async fn erase(&self, connections: Vec<RecordKey>) -> Result<(), StoreError> {
+        for batch in connections.chunks(BATCH) {
+            let writes: Vec<Write> = batch.iter().map(|k| delete(k.clone(), Expect::Anything)).collect();
+            self.world.records.write(writes).await?;
+        }
+        Ok(())
+    }
+}
+
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a super::Stored<Provider>, Refusal> {
+    let parsed = ProviderName::parse(name).map_err(|e| Refusal::name("name", &e))?;
+    snapshot.providers.get(&parsed).ok_or_else(|| not_found(snapshot, name))
+}
+
+/// The refusal for a provider that does not exist, with those that do.
+pub(super) fn not_found(snapshot: &Snapshot, name: &str) -> Refusal {
+    let mut known: Vec<_> = snapshot.providers.keys().map(ToString::to_string).collect();
+    known.sort();
+    Refusal::NotFound { what: "provider", name: super::text::cut(name), known }
+}
+
+fn demand_secrets(caller: &Caller, provider: &Provider) -> Result<(), Refusal> {
+    for secret in [&provider.client_secret_ref, &provider.private_key_ref].into_iter().flatten() {
+        caller.permissions.demand("secret_attach", Some(secret.as_str()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! `countersign serve`: listen, answer, keep house, end cleanly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::wiring::{App, StartError};
+
+/// How long calls in flight may take to end after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often what has expired is swept away.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long a client may take to send a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`] if it cannot begin.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let listener = TcpListener::bind(config.server.listen).await.map_err(|e| {
+        StartError::Part(format!(
+            "cannot listen on {}: {e}; stop what listens there, or change [server] listen",
+            config.server.listen
+        ))
+    })?;
+    let app = App::open(config).await?;
+    tracing::info!(listen = %app.config.server.listen, public_url = %app.public_url, "serving");
+    eprintln!("Countersign serves {} (listening on {}).", app.public_url, app.config.server.listen);
+    let housekeeping = tokio::spawn(keep_house(Arc::clone(&app)));
+    let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
+    accept(&app, listener).await?;
+    housekeeping.abort();
+    following.abort();
+    app.audit.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError> {
+    let signals = |kind| signal(kind).map_err(|e| StartError::Part(e.to_string()));
+    let (mut terminate, mut interrupt) =
+        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let router = crate::http::router(app);
+    let graceful = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 * 1024);
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: let some calls end.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        let _ = stream.set_nodelay(true);
+        let (app, router) = (Arc::clone(app), router.clone());
+        let service = service_fn(move |request| {
+            crate::http::answer(Arc::clone(&app), router.clone(), peer, request)
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    tracing::info!("stopping: calls in flight are finished first");
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(DRAIN) => tracing::warn!("some calls did not end in time"),
+    }
+    Ok(())
+}
+
+async fn keep_house(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        match app.world.records.sweep(app.world.clock.now()).await {
+            Ok(0) => {}
+            Ok(swept) => tracing::debug!(swept, "expired records removed"),
+            Err(error) => tracing::warn!(%error, "expired records could not be removed"),
+        }
+    }
+}
+
+/// Keeps approvals and audit in step with what the catalog does by itself.
+async fn follow_catalog(app: Arc<App>) {
+    let mut events = app.catalog.subscribe();
+    loop {
+        match events.recv().await {
+            Ok(event) => app.registry.follow(event).await,
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "catalog events were missed");
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The parts of a running host, put together once.
+
+use std::sync::Arc;
+
+use countersign_core::address::PrivateAllowlist;
+use countersign_core::ports::World;
+use countersign_core::preset::PresetFault;
+use countersign_core::error::CallError;
+use countersign_identity::{FetchError, Identity, MetadataFetcher, Parts, PublicUrl, Settings};
+use countersign_mcp::answer::States;
+use countersign_mcp::envelope::Limits;
+use countersign_mcp::session::Capsules;
+use countersign_mcp::upstream::{HttpUpstream, UpstreamConfig};
+use countersign_oauth::{Guard, GuardOptions, Oauth, Trust};
+use countersign_presets::{Catalog, EngineConfig};
+use countersign_vault::audit::AuditLog;
+use countersign_vault::vault::Vault;
+use url::Url;
+
+use crate::accounts::ConnectionKeeper;
+use crate::attachments::Attachments;
+use crate::config::Config;
+use crate::held::HeldCalls;
+use crate::opening::{Opened, OpeningError};
+use crate::registry::Registry;
+
+/// Everything a request may need.
+pub struct App {
+    /// What the operator wrote.
+    pub config: Config,
+    /// What the host is called from outside.
+    pub public_url: Url,
+    /// Clock, randomness, records, audit.
+    pub world: World,
+    /// The records, as the vault.
+    pub vault: Arc<Vault>,
+    /// The audit log, for reading.
+    pub audit: Arc<AuditLog>,
+    /// Providers, servers, secrets, approvals.
+    pub registry: Arc<Registry>,
+    /// Presets.
+    pub catalog: Arc<Catalog>,
+    /// Who is calling.
+    pub identity: Identity,
+    /// The client of providers.
+    pub oauth: Arc<Oauth>,
+    /// Servers as calls meet them.
+    pub attachments: Attachments,
+    /// The transport to MCP servers.
+    pub upstream: HttpUpstream,
+    /// Session ids towards clients with sessions.
+    pub capsules: Capsules,
+    /// `requestState` of calls that wait for the user.
+    pub states: States,
+    /// Calls that are held open for the user.
+    pub held: HeldCalls,
+    /// How large and deep a message may be.
+    pub limits: Limits,
+    /// The origins a browser may call from.
+    pub origins: Vec<url::Origin>,
+    /// Recognises equal arguments in the audit log without keeping them.
+    pub arguments_key: countersign_core::secret::SealKey,
+}
+
+/// Why the host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
+    /// A part that is made from the configuration.
+    #[error("{0}")]
+    Part(String),
+}
+
+fn part(error: impl std::fmt::Display) -> StartError {
+    StartError::Part(error.to_string())
+}
+
+impl App {
+    /// Opens the store, the catalog and everything above them.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to mend; nothing is served.
+    pub async fn open(config: Config) -> Result<Arc<Self>, StartError> {
+        let opened = Opened::new(&config).await?;
+        for damage in opened.vault.damage() {
+            tracing::error!(%damage, "a stored record is damaged");
+        }
+        let world = opened.world.clone();
+        let public_url = config.server.public_url.clone();
+        let catalog = open_catalog(&config).await?;
+        let registry =
+            Registry::open(world.clone(), &config, catalog.clone()).await.map_err(OpeningError::from)?;
+        let allow = allowlist(&config)?;
+        let guard = Guard::new(GuardOptions { allow_private: allow.clone(), own: own_urls(&config) })
+            .map_err(part)?;
+        let oauth = Oauth::new(world.clone(), Arc::new(guard.clone()), public_url.clone());
+        let key = |purpose: &str| opened.key(purpose).map_err(|e| StartError::Opening(e.into()));
+        let keeper = ConnectionKeeper {
+            oauth: Arc::clone(&oauth),
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog),
+        };
+        let identity = Identity::new(Parts {
+            world: world.clone(),
+            key: key("identity")?,
+            settings: Settings::new(PublicUrl::parse(public_url.as_str()).map_err(part)?),
+            resources: registry.clone(),
+            accounts: Arc::new(keeper),
+            metadata: Some(Arc::new(ClientDocuments(guard))),
+        });
+        let upstream =
+            HttpUpstream::new(UpstreamConfig::default(), Arc::new(UpstreamGuard(allow))).map_err(part)?;
+        Ok(Arc::new(Self {
+            attachments: Attachments::new(Arc::clone(&registry), Arc::clone(&catalog)),
+            upstream,
+            capsules: Capsules::new(&key("mcp sessions")?),
+            states: States::new(&key("mcp request state")?),
+            held: HeldCalls::default(),
+            limits: Limits::default(),
+            origins: vec![public_url.origin()],
+            arguments_key: key("audit arguments")?,
+            vault: opened.vault,
+            audit: opened.audit,
+            config,
+            public_url,
+            world,
+            registry,
+            catalog,
+            identity,
+            oauth,
+        }))
+    }
+
+    /// Whether calls can be answered: store and keys, and the presets of all
+    /// enabled providers.
+    #[must_use]
+    pub fn readiness(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if !self.world.records.is_ready() {
+            missing.push("store: writes are not acknowledged; see the log".to_owned());
+        }
+        missing
+    }
+}
+
+async fn open_catalog(config: &Config) -> Result<Arc<Catalog>, StartError> {
+    let folder = config.server.catalog_dir.clone();
+    // Compiling takes some milliseconds a preset.
+    tokio::task::spawn_blocking(move || Catalog::open(&folder, EngineConfig::default()))
+        .await
+        .map_err(part)?
+        .map_err(part)
+}
+
+fn allowlist(config: &Config) -> Result<PrivateAllowlist, StartError> {
+    let entries: Vec<String> =
+        config.network.allow_private_upstreams.iter().map(ToString::to_string).collect();
+    PrivateAllowlist::parse(entries.iter().map(String::as_str)).map_err(part)
+}
+
+/// Addresses of Countersign itself: never called on anybody's behalf.
+fn own_urls(config: &Config) -> Vec<Url> {
+    let listen = Url::parse(&format!("http://{}", config.server.listen)).ok();
+    listen.into_iter().chain([config.server.public_url.clone()]).collect()
+}
+
+/// Which addresses MCP servers may be at.
+struct UpstreamGuard(PrivateAllowlist);
+
+impl countersign_mcp::upstream::Guard for UpstreamGuard {
+    fn permits(&self, host: &str, address: std::net::SocketAddr) -> bool {
+        countersign_core::address::is_public(address.ip()) || self.0.allows(host, address.port())
+    }
+}
+
+/// Fetches client ID metadata documents of agents.
+struct ClientDocuments(Guard);
+
+impl MetadataFetcher for ClientDocuments {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a Url,
+    ) -> countersign_core::ports::BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+        Box::pin(async move {
+            self.0
+                .fetch(url, Trust::Outside, 64 * 1024, std::time::Duration::from_secs(5))
+                .await
+                .map_err(|e| FetchError::new(e.to_string()))
+        })
+    }
+}
+
+/// The error for a store that does not answer in the middle of a call.
+#[must_use]
+pub fn store_error(error: &countersign_core::ports::StoreError) -> CallError {
+    tracing::error!(%error, "the store failed in a call");
+    match error {
+        countersign_core::ports::StoreError::Damaged(_) => {
+            CallError::Preset(PresetFault::Unavailable("a stored record is damaged; see the log".into()))
+        }
+        _ => CallError::Busy { retry_after: std::time::Duration::from_secs(1) },
+    }
+}

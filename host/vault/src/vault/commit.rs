@@ -1,0 +1,286 @@
+//! The one task that writes: judges, seals and commits what is waiting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_core::ports::{Change, Expect, Revision, SecretChange, StoreError, Write};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{LONGEST_RECORD, Shared};
+use crate::head::{HEAD_KEY, Head};
+use crate::layout::Body;
+use crate::seal::{Broken, Half};
+use crate::store::{Op, Row};
+
+/// Most jobs that share one commit.
+const GROUP: usize = 128;
+/// How often a group is tried again when another replica got in between.
+const TRIES: usize = 8;
+/// What lies here was damaged and then written over.
+const SET_ASIDE: u8 = 0xFE;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+pub(super) enum Job {
+    Write {
+        writes: Vec<Write>,
+        done: Answer<Vec<Revision>>,
+    },
+    Sweep {
+        due: Vec<(Vec<u8>, u64)>,
+        done: Answer<usize>,
+    },
+}
+
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+}
+
+/// What a group has done so far, on top of what is stored.
+#[derive(Default)]
+struct Draft {
+    /// What was stored when the group began, and what it shall become.
+    rows: BTreeMap<Vec<u8>, (Option<Row>, Option<Row>)>,
+}
+
+enum Done {
+    Written(Vec<Revision>),
+    Swept(usize),
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(GROUP);
+        while queue.recv_many(&mut jobs, GROUP).await > 0 {
+            let outcomes = self.group(&jobs).await;
+            for (job, outcome) in jobs.drain(..).zip(outcomes) {
+                match (job, outcome) {
+                    (Job::Write { done, .. }, Ok(Done::Written(revisions))) => {
+                        let _ = done.send(Ok(revisions));
+                    }
+                    (Job::Sweep { done, .. }, Ok(Done::Swept(count))) => {
+                        let _ = done.send(Ok(count));
+                    }
+                    (Job::Write { done, .. }, Err(e)) => drop(done.send(Err(e))),
+                    (Job::Sweep { done, .. }, Err(e)) => drop(done.send(Err(e))),
+                    // Unanswered: the caller sees a closed vault.
+                    (Job::Write { .. }, Ok(Done::Swept(_)))
+                    | (Job::Sweep { .. }, Ok(Done::Written(_))) => {}
+                }
+            }
+        }
+    }
+
+    /// One outcome for each job, in order.
+    async fn group(&self, jobs: &[Job]) -> Vec<Result<Done, StoreError>> {
+        let mut last = StoreError::Conflict;
+        for _ in 0..TRIES {
+            let mut draft = Draft::default();
+            let mut outcomes = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                outcomes.push(match job {
+                    Job::Write { writes, .. } => {
+                        self.judge(&mut draft, writes).await.map(Done::Written)
+                    }
+                    Job::Sweep { due, .. } => {
+                        self.judge_sweep(&mut draft, due).await.map(Done::Swept)
+                    }
+                });
+            }
+            match self.commit(draft).await {
+                Ok(()) => return outcomes,
+                // Another replica wrote meanwhile: judge again.
+                Err(StoreError::Conflict) => {}
+                Err(other) => {
+                    last = other;
+                    break;
+                }
+            }
+        }
+        jobs.iter().map(|_| Err(last.clone())).collect()
+    }
+
+    async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
+        let Shared { store, sealer, .. } = &*self.shared;
+        let key = &sealer.head;
+        let mut ops = Vec::with_capacity(draft.rows.len() + 1);
+        let mut changed = Vec::with_capacity(draft.rows.len());
+        for (place, (old, new)) in draft.rows {
+            if old == new {
+                continue;
+            }
+            if let Some(old) = old.as_ref().filter(|_| self.shared.is_damaged(&place)) {
+                ops.push(self.aside(&place, old));
+            }
+            ops.push(Op {
+                key: place.clone(),
+                expect: old.as_ref().map(|r| r.revision),
+                put: new.clone(),
+            });
+            changed.push((place, old, new));
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let stored = store.get(HEAD_KEY).await?.ok_or_else(no_head)?;
+        let mut head = Head::open(key, &stored).map_err(|_| no_head())?;
+        for (place, old, new) in &changed {
+            if let Some(old) = old {
+                head.remove(key, place, old);
+            }
+            if let Some(new) = new {
+                head.add(key, place, new);
+            }
+        }
+        let row = head.seal(key, sealer.nonce(), stored.revision + 1);
+        ops.push(Op {
+            key: HEAD_KEY.to_vec(),
+            expect: Some(stored.revision),
+            put: Some(row),
+        });
+        store.commit(ops).await?;
+        let mut damaged = self
+            .shared
+            .damaged
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !damaged.is_empty() {
+            for (place, ..) in &changed {
+                damaged.remove(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the bytes of a damaged record that is being written over.
+    fn aside(&self, place: &[u8], row: &Row) -> Op {
+        let mut key = vec![SET_ASIDE];
+        key.extend_from_slice(place);
+        key.extend_from_slice(&self.shared.sealer.nonce());
+        Op {
+            key,
+            expect: None,
+            put: Some(Row {
+                expires_at: None,
+                ..row.clone()
+            }),
+        }
+    }
+
+    /// Adds a batch to the draft, or nothing of it.
+    async fn judge(
+        &self,
+        draft: &mut Draft,
+        writes: &[Write],
+    ) -> Result<Vec<Revision>, StoreError> {
+        let mut own = BTreeMap::new();
+        let mut revisions = Vec::with_capacity(writes.len());
+        for write in writes {
+            let place = self.shared.sealer.store_key(&write.key).to_vec();
+            let (first, current) = match own.get(&place).or_else(|| draft.rows.get(&place)) {
+                Some((first, now)) => (first.clone(), now.clone()),
+                None => {
+                    let row = self.shared.store.get(&place).await?;
+                    (row.clone(), row)
+                }
+            };
+            let revision = current.as_ref().map(|r| r.revision);
+            match (write.expect, revision) {
+                (Expect::Absent, Some(_)) => return Err(StoreError::Conflict),
+                (Expect::At(Revision(want)), have) if have != Some(want) => {
+                    return Err(StoreError::Conflict);
+                }
+                _ => {}
+            }
+            let last = revision.unwrap_or(0);
+            let (new, revision) = match &write.change {
+                None => (None, last),
+                Some(change) => {
+                    let next = last.checked_add(1).ok_or(StoreError::Conflict)?;
+                    (
+                        Some(self.seal(write, change, &place, next, current.as_ref())?),
+                        next,
+                    )
+                }
+            };
+            revisions.push(Revision(revision));
+            own.insert(place, (first, new));
+        }
+        draft.rows.extend(own);
+        Ok(revisions)
+    }
+
+    fn seal(
+        &self,
+        write: &Write,
+        change: &Change,
+        place: &[u8],
+        revision: u64,
+        current: Option<&Row>,
+    ) -> Result<Row, StoreError> {
+        let sealer = &self.shared.sealer;
+        let (half, secret) = match (&change.secret, current) {
+            (SecretChange::Set(secret), _) => (Half::Fresh(secret), secret.len()),
+            (SecretChange::Keep, Some(old)) => {
+                // All of it has to be sound: what a damaged record's secret
+                // half was cannot be told from its header.
+                sealer
+                    .verify(place, old)
+                    .map_err(|cause| self.shared.note(place, cause))?;
+                (
+                    Half::Kept(old),
+                    Body::parse(&old.body).map_or(0, |b| b.secret.len()),
+                )
+            }
+            (SecretChange::Keep, None) | (SecretChange::Remove, _) => (Half::None, 0),
+        };
+        let too_large = StoreError::TooLarge {
+            limit: LONGEST_RECORD,
+        };
+        let names = write.key.partition.len() + write.key.name.len();
+        if change.document.len() + secret + names > LONGEST_RECORD {
+            return Err(too_large);
+        }
+        // The last millisecond of time means "never" in the store.
+        let expires_at = change.expires_at.map(|t| t.as_millis().min(i64::MAX - 1));
+        sealer
+            .seal(&write.key, (revision, expires_at), &change.document, &half)
+            .map_err(|cause| match cause {
+                Broken::Malformed(_) => too_large,
+                _ => self.shared.note(place, cause),
+            })
+    }
+
+    async fn judge_sweep(
+        &self,
+        draft: &mut Draft,
+        due: &[(Vec<u8>, u64)],
+    ) -> Result<usize, StoreError> {
+        let mut swept = 0;
+        for (place, revision) in due {
+            if draft.rows.contains_key(place) {
+                continue;
+            }
+            let Some(row) = self.shared.store.get(place).await? else {
+                continue;
+            };
+            // Changed since, or not the expiry it was sealed with.
+            if row.revision != *revision || self.shared.open_row(place, &row).is_err() {
+                continue;
+            }
+            draft.rows.insert(place.clone(), (Some(row), None));
+            swept += 1;
+        }
+        Ok(swept)
+    }
+}
+
+fn no_head() -> StoreError {
+    StoreError::Damaged(
+        "the head is missing or does not open; restart Countersign, which says what to do".into(),
+    )
+}
