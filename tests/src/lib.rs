@@ -1,1 +1,36 @@
-//! Being written.
+//! What the end-to-end tests are made of: the built host, its real
+//! counterparts, an agent, a browser without a screen.
+//!
+//! ```text
+//! World ── Host           the binary `countersign`, in a folder of its own
+//!       ├─ Provider       oidc-provider: the vendor's authorization server
+//!       ├─ Upstream       the vendor's MCP server
+//!       ├─ Person         a user here: a browser, and a name at the vendor
+//!       └─ Agent          speaks MCP with a token that the user allowed
+//! ```
+//!
+//! A test takes what it needs from [`World`] and drops it: every process ends
+//! with the value that stands for it. When a test panics, the end of the
+//! host's log is printed.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests are an edge: they own a real clock and a client of their own"
+)]
+
+mod agents;
+mod browser;
+mod host;
+mod mcp;
+mod process;
+mod sides;
+mod web;
+mod world;
+
+pub use agents::{Live, Run, SDKS, Sdk};
+pub use browser::{Browser, Page, Person};
+pub use host::{Admin, Host, HostOptions};
+pub use mcp::{Agent, Consent, Era, Events, Reply};
+pub use process::{Log, free_port, repository, target_folder};
+pub use sides::{Provider, Side, Upstream};
+pub use web::{Answer, Web};
+pub use world::{NOTES, Setup, World};

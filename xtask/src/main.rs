@@ -1,6 +1,9 @@
 //! Chores of this repository, run as `cargo xtask …`.
 
+mod demo;
 mod presets;
+mod setup;
+mod test;
 mod toolchain;
 #[cfg(test)]
 mod wit;
@@ -21,11 +24,26 @@ struct Cli {
 enum Chore {
     /// Builds `providers/*` into components in `catalog/`.
     Presets(presets::Options),
+    /// Brings what the demo and the tests need from outside: Node packages, the
+    /// Python SDK, Chromium.
+    Setup,
+    /// Two people, their agents and a vendor, on this machine; then goes on
+    /// serving.
+    Demo(demo::Options),
+    /// Brings what is missing and runs every test.
+    Test,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Presets(options) => presets::run(&options),
+        Chore::Setup => setup::run(setup::Wanted {
+            python: true,
+            browser: true,
+        })
+        .map(|_| ()),
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Test => test::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,8 +54,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The repository this was built from.
+/// The repository whose chore this is. Asked at run time: clones that share a
+/// target folder share this binary as well.
 fn repository() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf(),
+        PathBuf::from,
+    );
+    here.parent()
+        .map_or_else(|| here.clone(), Path::to_path_buf)
 }

@@ -11,15 +11,15 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use crate::toolchain::Toolchain;
 
 /// What to build.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Options {
     /// Which presets; all when none is named.
-    names: Vec<String>,
+    pub(crate) names: Vec<String>,
 
     /// Builds the components that tests run the host against, into
     /// `tests/fixtures/presets/out`, in place of the catalogue's.
     #[arg(long)]
-    fixtures: bool,
+    pub(crate) fixtures: bool,
 }
 
 /// A crate that becomes a component.
@@ -135,7 +135,7 @@ fn select(all: Vec<Preset>, names: &[String]) -> Result<Vec<Preset>> {
 }
 
 /// Beside the host's own build, and below `CARGO_TARGET_DIR` if that is set.
-fn target_folder(repository: &Path, fixtures: bool) -> PathBuf {
+pub(crate) fn target_folder(repository: &Path, fixtures: bool) -> PathBuf {
     let base = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| repository.join("target"), PathBuf::from);
     base.join(if fixtures {

@@ -96,9 +96,10 @@ impl Toolchain {
     }
 
     fn flags(&self, repository: &Path) -> Result<Vec<String>> {
-        // An instance is made for every call, and touches less when its stack
-        // and its data share few pages: not a megabyte, as is usual.
-        let mut flags = vec!["-Clink-arg=-zstack-size=16384".to_string()];
+        // Stack, data and what is allocated share one page of WebAssembly: an
+        // instance is made for every call, and a second page costs it half as
+        // much again. Half the page is several times what a description needs.
+        let mut flags = vec!["-Clink-arg=-zstack-size=32768".to_string()];
         // The same bytes wherever it is built.
         let home = env::var_os("CARGO_HOME")
             .map(PathBuf::from)
@@ -150,7 +151,8 @@ fn add_target() -> bool {
 
 // ---- Debian --------------------------------------------------------------
 
-fn cache_folder() -> Result<PathBuf> {
+/// Where downloads are kept, for every clone.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("COUNTERSIGN_CACHE_DIR") {
         return Ok(folder.into());
     }

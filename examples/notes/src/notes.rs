@@ -37,7 +37,10 @@ impl Notes {
     }
 
     #[tool(description = "Who this server thinks you are")]
-    async fn whoami(&self, context: RequestContext<RoleServer>) -> Result<CallToolResult, ErrorData> {
+    async fn whoami(
+        &self,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
         let subject = caller(&context, "whoami")?;
         let mut result = CallToolResult::success(vec![ContentBlock::text(subject.name.clone())]);
         result.structured_content = Some(json!({

@@ -58,7 +58,9 @@ pub struct PrivateAllowlist(Vec<(String, Option<u16>)>);
 
 /// The text is no `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a host and port: write \"127.0.0.1:*\", \"10.0.0.7:8080\" or \"idp.internal:443\"")]
+#[error(
+    "{0:?} is not a host and port: write \"127.0.0.1:*\", \"10.0.0.7:8080\" or \"idp.internal:443\""
+)]
 pub struct InvalidAllowance(pub String);
 
 impl PrivateAllowlist {
@@ -69,10 +71,16 @@ impl PrivateAllowlist {
     pub fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, InvalidAllowance> {
         let parse = |text: &str| {
             let (host, port) = text.rsplit_once(':')?;
-            let port = if port == "*" { None } else { Some(port.parse().ok()?) };
+            let port = if port == "*" {
+                None
+            } else {
+                Some(port.parse().ok()?)
+            };
             let url = Url::parse(&format!("http://{host}/")).ok()?;
             let plain = url.port().is_none() && url.path() == "/" && url.username().is_empty();
-            let host = url.host_str().filter(|h| plain && !h.is_empty() && !h.contains('*'))?;
+            let host = url
+                .host_str()
+                .filter(|h| plain && !h.is_empty() && !h.contains('*'))?;
             Some((host.to_owned(), port))
         };
         patterns
@@ -86,11 +94,14 @@ impl PrivateAllowlist {
     /// `localhost` is what a loopback pattern allows.
     #[must_use]
     pub fn allows(&self, url: &Url) -> bool {
-        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return false };
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return false;
+        };
         let is_localhost = matches!(url.host(), Some(Host::Domain("localhost")));
         self.0.iter().any(|(allowed, p)| {
             p.is_none_or(|p| p == port)
-                && (allowed == host || (is_localhost && matches!(allowed.as_str(), "127.0.0.1" | "[::1]")))
+                && (allowed == host
+                    || (is_localhost && matches!(allowed.as_str(), "127.0.0.1" | "[::1]")))
         })
     }
 }
@@ -112,16 +123,44 @@ mod tests {
     #[test]
     fn addresses_that_are_not_public_are_known() {
         let private = [
-            "0.0.0.0", "10.1.2.3", "127.0.0.1", "127.255.0.1", "169.254.169.254", "172.16.0.1",
-            "192.168.1.1", "100.64.0.1", "192.0.0.8", "192.0.2.1", "198.18.0.1", "224.0.0.1",
-            "255.255.255.255", "::", "::1", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1",
-            "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::",
-            "2001::1", "2001:db8::1", "::127.0.0.1", "64:ff9b:1::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "::127.0.0.1",
+            "64:ff9b:1::1",
         ];
         for text in private {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["1.1.1.1", "140.82.112.3", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+        for text in [
+            "1.1.1.1",
+            "140.82.112.3",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }

@@ -74,7 +74,9 @@ pub fn classify(
     let (status, code) = match failure {
         Failure::Unsent(error) => return Meaning::Passing(error.to_string()),
         Failure::Answer(AnswerError::Unreadable { status, .. }) => {
-            return Meaning::Passing(format!("its answer, with HTTP status {status}, cannot be read"));
+            return Meaning::Passing(format!(
+                "its answer, with HTTP status {status}, cannot be read"
+            ));
         }
         Failure::Answer(AnswerError::Refused { status, code }) => (*status, code.as_deref()),
     };
@@ -90,7 +92,9 @@ pub fn classify(
         return passing();
     }
     match code {
-        Some("invalid_client" | "unauthorized_client") => Meaning::Refused(ReauthReason::ClientRejected),
+        Some("invalid_client" | "unauthorized_client") => {
+            Meaning::Refused(ReauthReason::ClientRejected)
+        }
         Some("server_error" | "temporarily_unavailable" | "slow_down") | None => passing(),
         Some(_) => Meaning::Refused(ReauthReason::ProviderError),
     }
@@ -127,7 +131,11 @@ pub fn renewed(
     let mut facts = connection.credentials.clone();
     for (new, new_facts) in granted.tokens.credentials.iter().zip(&granted.facts) {
         let (mut new, mut new_facts) = (new.duplicate(), new_facts.clone());
-        let Some(slot) = set.credentials.iter_mut().find(|c| c.credential == new.credential) else {
+        let Some(slot) = set
+            .credentials
+            .iter_mut()
+            .find(|c| c.credential == new.credential)
+        else {
             set.credentials.push(new);
             facts.push(new_facts);
             continue;
@@ -136,8 +144,9 @@ pub fn renewed(
         if new.refresh_token.is_none() {
             new.refresh_token = slot.refresh_token.take();
             new_facts.refresh_token_present = new.refresh_token.is_some();
-            new_facts.refresh_token_expires_at =
-                old_facts.as_ref().and_then(|old| old.refresh_token_expires_at);
+            new_facts.refresh_token_expires_at = old_facts
+                .as_ref()
+                .and_then(|old| old.refresh_token_expires_at);
         }
         if new.id_token.is_none() {
             new.id_token = slot.id_token.take();

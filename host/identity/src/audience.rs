@@ -43,7 +43,9 @@ impl Audience {
         match path {
             "/mcp" => Some(Self::McpAll),
             "/api" => Some(Self::Api),
-            _ => ServerName::parse(path.strip_prefix("/mcp/")?).ok().map(Self::Mcp),
+            _ => ServerName::parse(path.strip_prefix("/mcp/")?)
+                .ok()
+                .map(Self::Mcp),
         }
     }
 
@@ -64,14 +66,31 @@ mod tests {
     #[test]
     fn a_resource_is_matched_byte_for_byte() {
         let url = PublicUrl::parse("https://cs.example.com").unwrap();
-        for text in ["https://cs.example.com/mcp", "https://cs.example.com/mcp/notes", "https://cs.example.com/api"] {
-            assert_eq!(Audience::parse(text, &url).map(|a| a.resource(&url)).as_deref(), Some(text));
+        for text in [
+            "https://cs.example.com/mcp",
+            "https://cs.example.com/mcp/notes",
+            "https://cs.example.com/api",
+        ] {
+            assert_eq!(
+                Audience::parse(text, &url)
+                    .map(|a| a.resource(&url))
+                    .as_deref(),
+                Some(text)
+            );
         }
         for bad in [
-            "", "https://cs.example.com", "https://cs.example.com/mcp/", "https://cs.example.com/mcp/a/b",
-            "https://cs.example.com/mcp?x", "https://cs.example.com/mcp#x", "https://cs.example.com/MCP",
-            "https://CS.example.com/mcp", "https://cs.example.com.evil.example/mcp", "http://cs.example.com/mcp",
-            "https://cs.example.com/mcp/Notes", "https://cs.example.com/mcp/..",
+            "",
+            "https://cs.example.com",
+            "https://cs.example.com/mcp/",
+            "https://cs.example.com/mcp/a/b",
+            "https://cs.example.com/mcp?x",
+            "https://cs.example.com/mcp#x",
+            "https://cs.example.com/MCP",
+            "https://CS.example.com/mcp",
+            "https://cs.example.com.evil.example/mcp",
+            "http://cs.example.com/mcp",
+            "https://cs.example.com/mcp/Notes",
+            "https://cs.example.com/mcp/..",
         ] {
             assert!(Audience::parse(bad, &url).is_none(), "{bad}");
         }

@@ -93,7 +93,9 @@ impl Reach {
     fn admits(&self, audience: &Audience) -> Result<(), AuthError> {
         match (self, audience) {
             (Self::One(own), asked) if own == asked => Ok(()),
-            (Self::Mcp(_), Audience::McpAll) | (Self::Mcp(None), Audience::Mcp(_)) | (Self::Api, Audience::Api) => Ok(()),
+            (Self::Mcp(_), Audience::McpAll)
+            | (Self::Mcp(None), Audience::Mcp(_))
+            | (Self::Api, Audience::Api) => Ok(()),
             (Self::Mcp(Some(servers)), Audience::Mcp(server)) if servers.contains(server) => Ok(()),
             (Self::Mcp(Some(_)), Audience::Mcp(_)) => Err(AuthError::InsufficientScope),
             _ => Err(AuthError::Invalid),
@@ -129,7 +131,11 @@ impl Identity {
     ///
     /// # Errors
     /// [`AuthError`]; answer with [`Self::challenge`].
-    pub async fn authenticate(&self, bearer: &str, audience: &Audience) -> Result<Arc<Caller>, AuthError> {
+    pub async fn authenticate(
+        &self,
+        bearer: &str,
+        audience: &Audience,
+    ) -> Result<Arc<Caller>, AuthError> {
         let verified = self.verified(bearer).await?;
         verified.reach.admits(audience)?;
         Ok(verified.caller.clone())
@@ -141,21 +147,34 @@ impl Identity {
     ///
     /// # Errors
     /// [`AuthError`]; answer with [`Self::challenge`] and [`Audience::Api`].
-    pub async fn principal(&self, method: &Method, headers: &HeaderMap) -> Result<Principal, AuthError> {
+    pub async fn principal(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Principal, AuthError> {
         if headers.contains_key(AUTHORIZATION) {
             let verified = self.verified(bearer(headers)?).await?;
             verified.reach.admits(&Audience::Api)?;
-            return Ok(Principal { caller: verified.caller.clone(), fresh_until: verified.fresh_until });
+            return Ok(Principal {
+                caller: verified.caller.clone(),
+                fresh_until: verified.fresh_until,
+            });
         }
         let session = self.session(headers).await?.ok_or(AuthError::Missing)?;
         if !method.is_safe() {
-            let sent = headers.get("x-csrf-token").and_then(|v| v.to_str().ok()).unwrap_or("");
+            let sent = headers
+                .get("x-csrf-token")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or("");
             if !self.is_same_origin(headers) || !session.csrf_matches(sent) {
                 return Err(AuthError::ForeignOrigin);
             }
         }
         let fresh_until = Some(session.signed_in_at.plus(self.0.settings.fresh_sign_in));
-        Ok(Principal { caller: session.caller, fresh_until })
+        Ok(Principal {
+            caller: session.caller,
+            fresh_until,
+        })
     }
 
     /// The answer to a request without a caller: 401 with a pointer to the
@@ -166,9 +185,15 @@ impl Identity {
         let scope = audience.scope();
         let challenge = match error {
             AuthError::Missing => format!("Bearer scope=\"{scope}\""),
-            AuthError::Malformed => format!("Bearer error=\"invalid_request\", error_description=\"{error}\""),
-            AuthError::Invalid => format!("Bearer error=\"invalid_token\", error_description=\"{error}\", scope=\"{scope}\""),
-            AuthError::InsufficientScope => format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""),
+            AuthError::Malformed => {
+                format!("Bearer error=\"invalid_request\", error_description=\"{error}\"")
+            }
+            AuthError::Invalid => format!(
+                "Bearer error=\"invalid_token\", error_description=\"{error}\", scope=\"{scope}\""
+            ),
+            AuthError::InsufficientScope => {
+                format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"")
+            }
             AuthError::ForeignOrigin | AuthError::Unavailable => String::new(),
         };
         let body = serde_json::json!({
@@ -177,7 +202,10 @@ impl Identity {
             "status": error.status().as_u16(),
             "detail": error.to_string(),
         });
-        let plain = [(http::header::CONTENT_TYPE, "application/problem+json"), (CACHE_CONTROL, "no-store")];
+        let plain = [
+            (http::header::CONTENT_TYPE, "application/problem+json"),
+            (CACHE_CONTROL, "no-store"),
+        ];
         let mut response = (error.status(), plain, body.to_string()).into_response();
         if !challenge.is_empty() {
             let challenge = match metadata {
@@ -196,7 +224,9 @@ impl Identity {
         let issuer = self.issuer();
         match audience {
             Audience::McpAll => Some(format!("{issuer}/.well-known/oauth-protected-resource/mcp")),
-            Audience::Mcp(server) => Some(format!("{issuer}/.well-known/oauth-protected-resource/mcp/{server}")),
+            Audience::Mcp(server) => Some(format!(
+                "{issuer}/.well-known/oauth-protected-resource/mcp/{server}"
+            )),
             Audience::Api => None,
         }
     }
@@ -213,28 +243,56 @@ impl Identity {
         }
         let generation = self.0.cache.generation();
         let verified = Arc::new(self.load_verified(bearer, now).await?);
-        self.0.cache.keep(fingerprint, generation, now, verified.clone());
+        self.0
+            .cache
+            .keep(fingerprint, generation, now, verified.clone());
         Ok(verified)
     }
 
     async fn load_verified(&self, bearer: &str, now: Timestamp) -> Result<Verified, AuthError> {
         let (token, _) = self.find_token(bearer).await?.ok_or(AuthError::Invalid)?;
-        let (grant, _) = self.find_grant(&token.user, &token.grant).await?.ok_or(AuthError::Invalid)?;
+        let (grant, _) = self
+            .find_grant(&token.user, &token.grant)
+            .await?
+            .ok_or(AuthError::Invalid)?;
         if token.expires_at <= now || grant.expires_at <= now {
             return Err(AuthError::Invalid);
         }
-        let user = self.live_user(&grant.user, &grant.epoch).await?.ok_or(AuthError::Invalid)?;
-        let Grant { id, subject, team, fresh_until, .. } = grant;
+        let user = self
+            .live_user(&grant.user, &grant.epoch)
+            .await?
+            .ok_or(AuthError::Invalid)?;
+        let Grant {
+            id,
+            subject,
+            team,
+            fresh_until,
+            ..
+        } = grant;
         let (reach, client, client_name) = match (token.state, subject) {
-            (TokenState::Access, GrantFor::Agent { client, client_name, audience }) => {
-                (Reach::One(audience), client, client_name)
-            }
-            (TokenState::Api(token_kind), GrantFor::ApiToken { name, kind, servers, .. }) if token_kind == kind => {
+            (
+                TokenState::Access,
+                GrantFor::Agent {
+                    client,
+                    client_name,
+                    audience,
+                },
+            ) => (Reach::One(audience), client, client_name),
+            (
+                TokenState::Api(token_kind),
+                GrantFor::ApiToken {
+                    name,
+                    kind,
+                    servers,
+                    ..
+                },
+            ) if token_kind == kind => {
                 let reach = match kind {
                     TokenKind::Mcp => Reach::Mcp(servers),
                     TokenKind::Api => Reach::Api,
                 };
-                let client = ClientId::parse(&format!("token:{name}:{id}")).map_err(|_| AuthError::Invalid)?;
+                let client = ClientId::parse(&format!("token:{name}:{id}"))
+                    .map_err(|_| AuthError::Invalid)?;
                 (reach, client, name)
             }
             _ => return Err(AuthError::Invalid),
@@ -246,6 +304,11 @@ impl Identity {
             Reach::Mcp(Some(servers)) => Some(servers.iter().map(ToString::to_string).collect()),
             Reach::One(_) | Reach::Mcp(None) | Reach::Api => None,
         };
-        Ok(Verified { caller: Arc::new(caller), reach, fresh_until, expires_at: token.expires_at.min(grant.expires_at) })
+        Ok(Verified {
+            caller: Arc::new(caller),
+            reach,
+            fresh_until,
+            expires_at: token.expires_at.min(grant.expires_at),
+        })
     }
 }

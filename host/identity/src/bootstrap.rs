@@ -36,7 +36,13 @@ impl Identity {
         let (password, shown) = Password::generate(&*self.0.world.random);
         let hash = self.0.hasher.hash(password, &*self.0.world.random).await?;
         let roles = BTreeSet::from([RoleName::parse("admin")?]);
-        let user = self.new_user(user, None, AccountKind::Human, roles, PasswordState::Chosen(hash));
+        let user = self.new_user(
+            user,
+            None,
+            AccountKind::Human,
+            roles,
+            PasswordState::Chosen(hash),
+        );
         let new = NewToken {
             name: "init".into(),
             kind: TokenKind::Api,
@@ -46,15 +52,29 @@ impl Identity {
             user: None,
         };
         let fresh_until = self.now().plus(COUNTS_AS_FRESH);
-        let (_, token, mut writes) = self.api_token(&user, new, TOKEN_LIFETIME, Some(fresh_until))?;
-        writes.push(put(RecordKey::new(Kind::Meta, "identity-bootstrap"), Expect::Absent, &self.now())?);
+        let (_, token, mut writes) =
+            self.api_token(&user, new, TOKEN_LIFETIME, Some(fresh_until))?;
+        writes.push(put(
+            RecordKey::new(Kind::Meta, "identity-bootstrap"),
+            Expect::Absent,
+            &self.now(),
+        )?);
         writes.push(put(user_key(&user.name), Expect::Absent, &user)?);
         writes.push(team_write(TeamName::default_team(), "Default".into(), self.now())?.1);
-        self.0.world.records.write(writes).await.map_err(AdminError::exists("user", &user.name))?;
+        self.0
+            .world
+            .records
+            .write(writes)
+            .await
+            .map_err(AdminError::exists("user", &user.name))?;
         let event = AuditEvent::new(self.now(), "user.create", Outcome::Allowed)
             .on(format!("user:{}", user.name))
             .detail("the first administrator, by init");
         self.audit(event).await?;
-        Ok(Bootstrap { user: user.name, password: shown, token })
+        Ok(Bootstrap {
+            user: user.name,
+            password: shown,
+            token,
+        })
     }
 }

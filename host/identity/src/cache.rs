@@ -33,7 +33,11 @@ pub(crate) struct Generation(u64);
 
 impl Cache {
     pub(crate) fn new(keep: Duration) -> Self {
-        Self { keep, generation: AtomicU64::new(0), entries: RwLock::default() }
+        Self {
+            keep,
+            generation: AtomicU64::new(0),
+            entries: RwLock::default(),
+        }
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -52,7 +56,13 @@ impl Cache {
         (entry.generation == generation && now < entry.until).then(|| entry.verified.clone())
     }
 
-    pub(crate) fn keep(&self, fingerprint: [u8; 32], seen: Generation, now: Timestamp, verified: Arc<Verified>) {
+    pub(crate) fn keep(
+        &self,
+        fingerprint: [u8; 32],
+        seen: Generation,
+        now: Timestamp,
+        verified: Arc<Verified>,
+    ) {
         let until = now.plus(self.keep).min(verified.expires_at);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= CAPACITY {
@@ -62,6 +72,13 @@ impl Cache {
                 entries.clear();
             }
         }
-        entries.insert(fingerprint, Entry { generation: seen.0, until, verified });
+        entries.insert(
+            fingerprint,
+            Entry {
+                generation: seen.0,
+                until,
+                verified,
+            },
+        );
     }
 }

@@ -41,7 +41,10 @@ impl Params {
 
     /// Parses a POST body, which must say that it is a form.
     pub(crate) fn form(headers: &http::HeaderMap, body: &[u8]) -> Result<Self, BadParams> {
-        let kind = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let kind = headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("");
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(BadParams::NoForm);
@@ -67,9 +70,15 @@ mod tests {
     #[test]
     fn a_parameter_counts_once_and_never_empty() {
         let params = Params::parse(b"a=1&b=&c=x+y%21").ok().unwrap();
-        assert_eq!((params.find("a"), params.find("b"), params.find("c")), (Some("1"), None, Some("x y!")));
+        assert_eq!(
+            (params.find("a"), params.find("b"), params.find("c")),
+            (Some("1"), None, Some("x y!"))
+        );
         for twice in [&b"a=1&a=1"[..], b"a=&a=1", b"a&a", b"%61=1&a=2"] {
-            assert_eq!(Params::parse(twice).err(), Some(BadParams::Twice("a".into())));
+            assert_eq!(
+                Params::parse(twice).err(),
+                Some(BadParams::Twice("a".into()))
+            );
         }
     }
 

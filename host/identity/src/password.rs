@@ -1,5 +1,7 @@
 //! Passwords: argon2id (RFC 9106), peppered, and never more than a few at once.
 
+use std::sync::Arc;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use countersign_core::names::hex;
 use countersign_core::ports::{Random, random_bytes, random_token};
@@ -41,7 +43,10 @@ pub struct PasswordCost {
 impl Default for PasswordCost {
     /// 19 MiB and two passes: the first choice of OWASP's password storage cheat sheet.
     fn default() -> Self {
-        Self { memory_kib: 19 * 1024, passes: 2 }
+        Self {
+            memory_kib: 19 * 1024,
+            passes: 2,
+        }
     }
 }
 
@@ -61,10 +66,10 @@ pub(crate) struct HasherBusy;
 
 /// Runs argon2 off the async threads, two at a time, with a bounded queue.
 pub(crate) struct Hasher {
-    pepper: std::sync::Arc<SealKey>,
+    pepper: Arc<SealKey>,
     cost: PasswordCost,
-    running: Semaphore,
-    waiting: Semaphore,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Password {
@@ -123,22 +128,36 @@ impl OneTime {
 impl Hasher {
     pub(crate) fn new(pepper: SealKey, cost: PasswordCost) -> Self {
         Self {
-            pepper: std::sync::Arc::new(pepper),
+            pepper: Arc::new(pepper),
             cost,
-            running: Semaphore::new(2),
-            waiting: Semaphore::new(32),
+            running: Arc::new(Semaphore::new(2)),
+            waiting: Arc::new(Semaphore::new(32)),
         }
     }
 
-    pub(crate) async fn hash(&self, password: Password, random: &dyn Random) -> Result<PasswordHash, HasherBusy> {
+    pub(crate) async fn hash(
+        &self,
+        password: Password,
+        random: &dyn Random,
+    ) -> Result<PasswordHash, HasherBusy> {
         let salt = random_bytes::<16>(random);
         let salt = hex(&salt);
-        let hash = self.run(password, self.cost, salt.clone().into_bytes()).await?;
-        Ok(PasswordHash { cost: self.cost, salt, hash })
+        let hash = self
+            .run(password, self.cost, salt.clone().into_bytes())
+            .await?;
+        Ok(PasswordHash {
+            cost: self.cost,
+            salt,
+            hash,
+        })
     }
 
     /// Whether the password is the one; takes as long when there is none.
-    pub(crate) async fn verify(&self, password: Password, stored: Option<&PasswordHash>) -> Result<bool, HasherBusy> {
+    pub(crate) async fn verify(
+        &self,
+        password: Password,
+        stored: Option<&PasswordHash>,
+    ) -> Result<bool, HasherBusy> {
         let (cost, salt) = match stored {
             Some(stored) => (stored.cost, stored.salt.as_bytes().to_vec()),
             None => (self.cost, hex(&[0; 16]).into_bytes()),
@@ -152,15 +171,34 @@ impl Hasher {
     }
 
     /// The salt is hashed as its hexadecimal text, which needs no parsing.
-    async fn run(&self, password: Password, cost: PasswordCost, salt: Vec<u8>) -> Result<String, HasherBusy> {
-        let _place = self.waiting.try_acquire().map_err(|_| HasherBusy)?;
-        let _turn = self.running.acquire().await.map_err(|_| HasherBusy)?;
+    async fn run(
+        &self,
+        password: Password,
+        cost: PasswordCost,
+        salt: Vec<u8>,
+    ) -> Result<String, HasherBusy> {
+        let place = self
+            .waiting
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| HasherBusy)?;
+        let turn = self
+            .running
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| HasherBusy)?;
         let pepper = self.pepper.clone();
-        let params = Params::new(cost.memory_kib, cost.passes, 1, Some(32)).map_err(|_| HasherBusy)?;
+        let params =
+            Params::new(cost.memory_kib, cost.passes, 1, Some(32)).map_err(|_| HasherBusy)?;
         tokio::task::spawn_blocking(move || {
+            // Held until the work ends, also when the client has gone away meanwhile.
+            let _held = (place, turn);
             let mut out = Zeroizing::new(vec![0; 32]);
             let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-            argon.hash_password_into(password.0.as_bytes(), &salt, &mut out).map_err(|_| HasherBusy)?;
+            argon
+                .hash_password_into(password.0.as_bytes(), &salt, &mut out)
+                .map_err(|_| HasherBusy)?;
             Ok(hex(&Secret::from(out).fingerprint(&pepper)))
         })
         .await
@@ -180,30 +218,76 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_and_pepper_verify() {
-        let cost = PasswordCost { memory_kib: 64, passes: 1 };
+        let cost = PasswordCost {
+            memory_kib: 64,
+            passes: 1,
+        };
         let hasher = Hasher::new(SealKey::new([1; 32]), cost);
-        let stored = hasher.hash(password("correct horse"), &CountingRandom::default()).await.unwrap();
-        assert_eq!(hasher.verify(password("correct horse"), Some(&stored)).await, Ok(true));
-        assert_eq!(hasher.verify(password("wrong horse"), Some(&stored)).await, Ok(false));
-        assert_eq!(hasher.verify(password("correct horse"), None).await, Ok(false));
+        let stored = hasher
+            .hash(password("correct horse"), &CountingRandom::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            hasher
+                .verify(password("correct horse"), Some(&stored))
+                .await,
+            Ok(true)
+        );
+        assert_eq!(
+            hasher.verify(password("wrong horse"), Some(&stored)).await,
+            Ok(false)
+        );
+        assert_eq!(
+            hasher.verify(password("correct horse"), None).await,
+            Ok(false)
+        );
         let elsewhere = Hasher::new(SealKey::new([2; 32]), cost);
-        assert_eq!(elsewhere.verify(password("correct horse"), Some(&stored)).await, Ok(false));
+        assert_eq!(
+            elsewhere
+                .verify(password("correct horse"), Some(&stored))
+                .await,
+            Ok(false)
+        );
     }
 
     #[tokio::test]
     async fn a_hash_made_at_an_older_cost_still_verifies() {
         let key = || SealKey::new([1; 32]);
-        let old = Hasher::new(key(), PasswordCost { memory_kib: 64, passes: 1 });
-        let stored = old.hash(password("correct horse"), &CountingRandom::default()).await.unwrap();
-        let new = Hasher::new(key(), PasswordCost { memory_kib: 128, passes: 2 });
-        assert_eq!(new.verify(password("correct horse"), Some(&stored)).await, Ok(true));
+        let old = Hasher::new(
+            key(),
+            PasswordCost {
+                memory_kib: 64,
+                passes: 1,
+            },
+        );
+        let stored = old
+            .hash(password("correct horse"), &CountingRandom::default())
+            .await
+            .unwrap();
+        let new = Hasher::new(
+            key(),
+            PasswordCost {
+                memory_kib: 128,
+                passes: 2,
+            },
+        );
+        assert_eq!(
+            new.verify(password("correct horse"), Some(&stored)).await,
+            Ok(true)
+        );
     }
 
     #[test]
     fn weak_passwords_are_refused() {
         assert_eq!(password("short").check("alice"), Err(WeakPassword::Short));
-        assert_eq!(password(&"x".repeat(300)).check("alice"), Err(WeakPassword::Long));
-        assert_eq!(password("Alice.Smith").check("alice.smith"), Err(WeakPassword::UserName));
+        assert_eq!(
+            password(&"x".repeat(300)).check("alice"),
+            Err(WeakPassword::Long)
+        );
+        assert_eq!(
+            password("Alice.Smith").check("alice.smith"),
+            Err(WeakPassword::UserName)
+        );
         assert_eq!(password("correct horse").check("alice"), Ok(()));
     }
 }

@@ -98,14 +98,24 @@ impl Identity {
     /// Puts the service together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { world, key, settings, resources, accounts, metadata } = parts;
+        let Parts {
+            world,
+            key,
+            settings,
+            resources,
+            accounts,
+            metadata,
+        } = parts;
         Self(Arc::new(Inner {
             world,
             resources,
             accounts,
             metadata,
             documents: DocumentCache::default(),
-            hasher: Hasher::new(key.derive("identity password pepper"), settings.password_cost),
+            hasher: Hasher::new(
+                key.derive("identity password pepper"),
+                settings.password_cost,
+            ),
             cache: Cache::new(settings.cache_for),
             by_user: Throttle::new(PER_USER),
             by_address: Throttle::new(PER_ADDRESS),
@@ -151,9 +161,15 @@ impl Identity {
     }
 
     /// Opens what [`Self::seal`] made for the same place.
-    pub(crate) fn unseal<T: serde::de::DeserializeOwned>(&self, place: &str, text: &str) -> Result<T, SealBroken> {
+    pub(crate) fn unseal<T: serde::de::DeserializeOwned>(
+        &self,
+        place: &str,
+        text: &str,
+    ) -> Result<T, SealBroken> {
         use base64::Engine as _;
-        let sealed = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| SealBroken)?;
+        let sealed = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| SealBroken)?;
         let json = self.0.seals.open(place.as_bytes(), &sealed)?;
         serde_json::from_slice(&json).map_err(|_| SealBroken)
     }

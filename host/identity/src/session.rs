@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use countersign_core::caller::Caller;
 use countersign_core::names::{ClientId, UserName, hex};
-use countersign_core::ports::{Expect, Kind, StoreError, Write, delete, load, put_until, random_token};
+use countersign_core::ports::{
+    Expect, Kind, StoreError, Write, delete, load, put_until, random_token,
+};
 use countersign_core::time::Timestamp;
 use http::header::{COOKIE, ORIGIN, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -88,10 +90,16 @@ impl Identity {
     }
 
     fn set_cookie(&self, name: &str, value: &str, lifetime: Duration) -> HeaderValue {
-        let secure = if self.0.settings.public_url.is_https() { "; Secure" } else { "" };
+        let secure = if self.0.settings.public_url.is_https() {
+            "; Secure"
+        } else {
+            ""
+        };
         let age = lifetime.as_secs();
-        HeaderValue::from_str(&format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}"))
-            .unwrap_or(HeaderValue::from_static(""))
+        HeaderValue::from_str(&format!(
+            "{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}"
+        ))
+        .unwrap_or(HeaderValue::from_static(""))
     }
 
     /// The session of the request's cookie.
@@ -100,21 +108,35 @@ impl Identity {
     /// [`StoreError`].
     pub async fn session(&self, headers: &HeaderMap) -> Result<Option<BrowserSession>, StoreError> {
         let (name, _) = self.cookie_names();
-        let Some(cookie) = cookie(headers, name).filter(|c| c.starts_with(SESSION)) else { return Ok(None) };
+        let Some(cookie) = cookie(headers, name).filter(|c| c.starts_with(SESSION)) else {
+            return Ok(None);
+        };
         let fingerprint = self.fingerprint(cookie);
         let key = record_key(Kind::Session, &fingerprint);
         let records = &*self.0.world.records;
-        let Some((mut stored, revision)) = load::<StoredSession>(records, &key).await? else { return Ok(None) };
+        let Some((mut stored, revision)) = load::<StoredSession>(records, &key).await? else {
+            return Ok(None);
+        };
         let now = self.now();
         if self.session_end(&stored) <= now {
             return Ok(None);
         }
-        let Some(user) = self.live_user(&stored.user, &stored.epoch).await? else { return Ok(None) };
+        let Some(user) = self.live_user(&stored.user, &stored.epoch).await? else {
+            return Ok(None);
+        };
         if now.since(stored.seen_at) >= SEEN_STEP {
             stored.seen_at = now;
             let end = self.session_end(&stored);
             // A conflict means that another request of this session just did it, or that it ended.
-            match records.write(vec![put_until(key, Expect::At(revision), &stored, Some(end))?]).await {
+            match records
+                .write(vec![put_until(
+                    key,
+                    Expect::At(revision),
+                    &stored,
+                    Some(end),
+                )?])
+                .await
+            {
                 Ok(_) | Err(StoreError::Conflict) => {}
                 Err(other) => return Err(other),
             }
@@ -132,7 +154,10 @@ impl Identity {
 
     fn session_end(&self, stored: &StoredSession) -> Timestamp {
         let settings = &self.0.settings;
-        stored.seen_at.plus(settings.session_idle).min(stored.signed_in_at.plus(settings.session_lifetime))
+        stored
+            .seen_at
+            .plus(settings.session_idle)
+            .min(stored.signed_in_at.plus(settings.session_lifetime))
     }
 
     /// A new session for a user who just proved who he is: the write that
@@ -147,8 +172,17 @@ impl Identity {
             seen_at: now,
         };
         let key = record_key(Kind::Session, &self.fingerprint(&token));
-        let write = put_until(key, Expect::Absent, &stored, Some(self.session_end(&stored)))?;
-        let cookie = self.set_cookie(self.cookie_names().0, &token, self.0.settings.session_lifetime);
+        let write = put_until(
+            key,
+            Expect::Absent,
+            &stored,
+            Some(self.session_end(&stored)),
+        )?;
+        let cookie = self.set_cookie(
+            self.cookie_names().0,
+            &token,
+            self.0.settings.session_lifetime,
+        );
         Ok((write, cookie))
     }
 
@@ -157,7 +191,11 @@ impl Identity {
         let (name, _) = self.cookie_names();
         if let Some(cookie) = cookie(headers, name) {
             let key = record_key(Kind::Session, &self.fingerprint(cookie));
-            self.0.world.records.write(vec![delete(key, Expect::Anything)]).await?;
+            self.0
+                .world
+                .records
+                .write(vec![delete(key, Expect::Anything)])
+                .await?;
         }
         Ok(self.set_cookie(name, "", Duration::ZERO))
     }
@@ -166,7 +204,11 @@ impl Identity {
     ///
     /// # Errors
     /// The response to give instead.
-    pub async fn require_session(&self, headers: &HeaderMap, uri: &Uri) -> Result<BrowserSession, Response> {
+    pub async fn require_session(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<BrowserSession, Response> {
         match self.session(headers).await {
             Ok(Some(session)) => Ok(session),
             Ok(None) => Err(self.to_sign_in(uri)),
@@ -174,7 +216,10 @@ impl Identity {
         }
     }
 
-    fn to_sign_in(&self, uri: &Uri) -> Response {
+    /// The way to the sign-in page, which comes back to `uri`; also for somebody
+    /// whose sign-in is not fresh enough.
+    #[must_use]
+    pub fn to_sign_in(&self, uri: &Uri) -> Response {
         let back = uri.path_and_query().map_or("/", |p| p.as_str());
         let ours = back.starts_with('/') && !back.starts_with("//") && !back.contains('\\');
         if back.len() > LONGEST_RETURN {
@@ -194,7 +239,12 @@ impl Identity {
 
     pub(crate) fn new_visit(&self, back: Option<String>) -> Visit {
         let id = random_token::<16>(&*self.0.world.random);
-        Visit { id, until: self.now().plus(VISIT), stage: Stage::SignIn, back }
+        Visit {
+            id,
+            until: self.now().plus(VISIT),
+            stage: Stage::SignIn,
+            back,
+        }
     }
 
     /// The visit of the request's cookie, if it is ours and not over.
@@ -221,7 +271,16 @@ impl Identity {
     ///
     /// # Errors
     /// The response to give instead.
-    pub fn check_form(&self, session: &BrowserSession, headers: &HeaderMap, csrf: &str) -> Result<(), Response> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the answer itself, as in axum's extractors"
+    )]
+    pub fn check_form(
+        &self,
+        session: &BrowserSession,
+        headers: &HeaderMap,
+        csrf: &str,
+    ) -> Result<(), Response> {
         if self.is_same_origin(headers) && session.csrf_matches(csrf) {
             Ok(())
         } else {
@@ -229,9 +288,26 @@ impl Identity {
         }
     }
 
-    pub(crate) fn check_visit_form(&self, visit: &Visit, headers: &HeaderMap, csrf: &str) -> Result<(), Response> {
-        let matches: bool = self.visit_csrf(visit).as_bytes().ct_eq(csrf.as_bytes()).into();
-        if self.is_same_origin(headers) && matches { Ok(()) } else { Err(self.foreign_form()) }
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the answer itself, as in axum's extractors"
+    )]
+    pub(crate) fn check_visit_form(
+        &self,
+        visit: &Visit,
+        headers: &HeaderMap,
+        csrf: &str,
+    ) -> Result<(), Response> {
+        let matches: bool = self
+            .visit_csrf(visit)
+            .as_bytes()
+            .ct_eq(csrf.as_bytes())
+            .into();
+        if self.is_same_origin(headers) && matches {
+            Ok(())
+        } else {
+            Err(self.foreign_form())
+        }
     }
 
     /// What the browser says about where a POST comes from. Programs say
@@ -268,9 +344,18 @@ pub(crate) fn unavailable(error: &StoreError) -> Response {
 /// The value of the one cookie of this name; none if there are several, since
 /// then somebody else set one of them.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|v| v.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let lines = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    let pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(n, _)| *n == name).map(|(_, v)| v);
     let value = values.next()?;
-    values.next().is_none().then_some(value).filter(|v| !v.is_empty())
+    values
+        .next()
+        .is_none()
+        .then_some(value)
+        .filter(|v| !v.is_empty())
 }

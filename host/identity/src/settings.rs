@@ -17,7 +17,9 @@ pub struct PublicUrl {
 
 /// The text can't be the host's public address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("public_url {0:?} must be https (http only for 127.0.0.1, [::1] or localhost), with a host and without path, query or user: write for example https://countersign.example.com")]
+#[error(
+    "public_url {0:?} must be https (http only for 127.0.0.1, [::1] or localhost), with a host and without path, query or user: write for example https://countersign.example.com"
+)]
 pub struct InvalidPublicUrl(String);
 
 impl PublicUrl {
@@ -38,7 +40,10 @@ impl PublicUrl {
         if !plain || !scheme || url.host_str().is_none() {
             return Err(invalid());
         }
-        Ok(Self { issuer: url.origin().ascii_serialization(), loopback })
+        Ok(Self {
+            issuer: url.origin().ascii_serialization(),
+            loopback,
+        })
     }
 
     /// The issuer identifier and origin, without a slash at the end.
@@ -101,7 +106,11 @@ impl Settings {
     pub fn new(public_url: PublicUrl) -> Self {
         const MINUTE: u64 = 60;
         const DAY: u64 = 24 * 60 * MINUTE;
-        let admission = if public_url.is_loopback() { Admission::Open } else { Admission::Closed };
+        let admission = if public_url.is_loopback() {
+            Admission::Open
+        } else {
+            Admission::Closed
+        };
         Self {
             public_url,
             admission,
@@ -125,7 +134,10 @@ mod tests {
     fn a_public_url_is_https_or_loopback_and_nothing_but_an_origin() {
         for (text, issuer) in [
             ("https://cs.example.com", "https://cs.example.com"),
-            ("https://cs.example.com:8443/", "https://cs.example.com:8443"),
+            (
+                "https://cs.example.com:8443/",
+                "https://cs.example.com:8443",
+            ),
             ("http://127.0.0.1:8700", "http://127.0.0.1:8700"),
             ("http://localhost:8700/", "http://localhost:8700"),
             ("http://[::1]:8700", "http://[::1]:8700"),
@@ -134,8 +146,13 @@ mod tests {
             assert_eq!(parsed.issuer(), issuer);
         }
         for bad in [
-            "", "cs.example.com", "http://cs.example.com", "https://cs.example.com/x",
-            "https://u:p@cs.example.com", "https://cs.example.com?x", "ftp://127.0.0.1",
+            "",
+            "cs.example.com",
+            "http://cs.example.com",
+            "https://cs.example.com/x",
+            "https://u:p@cs.example.com",
+            "https://cs.example.com?x",
+            "ftp://127.0.0.1",
         ] {
             assert!(PublicUrl::parse(bad).is_err(), "{bad}");
         }

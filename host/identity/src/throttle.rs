@@ -23,12 +23,21 @@ pub(crate) struct Limits {
 }
 
 /// For one user's name: guessing his password.
-pub(crate) const PER_USER: Limits = Limits { free: 5, longest: Duration::from_secs(300) };
+pub(crate) const PER_USER: Limits = Limits {
+    free: 5,
+    longest: Duration::from_secs(300),
+};
 /// For one address: guessing many users' passwords; people behind one address
 /// share it.
-pub(crate) const PER_ADDRESS: Limits = Limits { free: 20, longest: Duration::from_secs(900) };
+pub(crate) const PER_ADDRESS: Limits = Limits {
+    free: 20,
+    longest: Duration::from_secs(900),
+};
 /// Registrations of agents from one address.
-pub(crate) const REGISTRATIONS: Limits = Limits { free: 60, longest: Duration::from_secs(900) };
+pub(crate) const REGISTRATIONS: Limits = Limits {
+    free: 60,
+    longest: Duration::from_secs(900),
+};
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -45,7 +54,10 @@ pub(crate) struct Throttle<K> {
 
 impl<K: Hash + Eq + Clone> Throttle<K> {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, entries: Mutex::new(HashMap::new()) }
+        Self {
+            limits,
+            entries: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Counts a try before it is made, so that parallel tries count as well.
@@ -57,7 +69,11 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         if entries.len() >= CAPACITY && !entries.contains_key(key) {
             make_room(&mut entries, now);
         }
-        let fresh = Entry { tries: 0, last: now, open_at: now };
+        let fresh = Entry {
+            tries: 0,
+            last: now,
+            open_at: now,
+        };
         let entry = entries.entry(key.clone()).or_insert(fresh);
         if now.since(entry.last) >= FORGET_AFTER {
             *entry = fresh;
@@ -74,16 +90,31 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         Ok(())
     }
 
+    /// The try was good: it does not count, its forerunners still do.
+    pub(crate) fn take_back(&self, key: &K, now: Timestamp) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(key) {
+            entry.tries = entry.tries.saturating_sub(1);
+            entry.open_at = now;
+        }
+    }
+
     /// The try was good: it and its forerunners are forgotten.
     pub(crate) fn forget(&self, key: &K) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }
 
 fn make_room<K: Hash + Eq + Clone>(entries: &mut HashMap<K, Entry>, now: Timestamp) {
     entries.retain(|_, e| now.since(e.last) < FORGET_AFTER);
     if entries.len() >= CAPACITY {
-        let oldest = entries.iter().min_by_key(|(_, e)| e.last).map(|(k, _)| k.clone());
+        let oldest = entries
+            .iter()
+            .min_by_key(|(_, e)| e.last)
+            .map(|(k, _)| k.clone());
         if let Some(oldest) = oldest {
             entries.remove(&oldest);
         }
@@ -128,6 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn a_good_try_neither_counts_nor_makes_the_bad_ones_good() {
+        let throttle = Throttle::new(PER_USER);
+        let now = Timestamp::from_secs(1_000);
+        for _ in 0..100 {
+            assert_eq!(throttle.begin(&"office", now), Ok(()));
+            throttle.take_back(&"office", now);
+        }
+        for _ in 0..4 {
+            assert_eq!(throttle.begin(&"office", now), Ok(()));
+        }
+        assert_eq!(throttle.begin(&"office", now), Ok(()));
+        throttle.take_back(&"office", now);
+        assert_eq!(throttle.begin(&"office", now), Ok(()));
+        assert_eq!(throttle.begin(&"office", now), Err(Duration::from_secs(1)));
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let throttle = Throttle::new(PER_USER);
         for n in 0..CAPACITY + 50 {
@@ -143,6 +191,9 @@ mod tests {
         let b: IpAddr = "2001:db8:1:2:bbbb::2".parse().unwrap();
         assert_eq!(neighbourhood(a), neighbourhood(b));
         let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        assert_eq!(neighbourhood(mapped), "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            neighbourhood(mapped),
+            "192.0.2.1".parse::<IpAddr>().unwrap()
+        );
     }
 }

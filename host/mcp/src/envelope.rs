@@ -7,11 +7,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed as _, Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed as _, Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::refusal::{Refusal, Refused};
-use crate::strict::{self, Any, Nothing, Take, Walk};
+use crate::strict::{self, Any, Walk};
+
+mod read;
+use read::Parts;
 
 /// How much is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +29,20 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 4 << 20, max_depth: 100, max_batch: 50 }
+        Self {
+            max_bytes: 4 << 20,
+            max_depth: 100,
+            max_batch: 50,
+        }
     }
 }
 
 /// What a POST carries.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxing would cost an allocation on every call"
+)]
 pub enum Incoming<'a> {
     /// One message.
     Single(Message<'a>),
@@ -41,7 +52,6 @@ pub enum Incoming<'a> {
 
 /// One JSON-RPC message.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "boxing would cost an allocation on every call")]
 pub enum Message<'a> {
     /// Wants an answer.
     Request(Request<'a>),
@@ -230,7 +240,10 @@ impl Request<'_> {
     /// whether the call is one that may be held open (2025-11-25).
     #[must_use]
     pub fn may_ask_for_input(&self) -> bool {
-        matches!(&*self.method, "tools/call" | "prompts/get" | "resources/read")
+        matches!(
+            &*self.method,
+            "tools/call" | "prompts/get" | "resources/read"
+        )
     }
 }
 
@@ -240,7 +253,10 @@ impl Request<'_> {
 /// [`Refused`] says what is wrong, with the request's id where it could be read.
 pub fn parse<'a>(body: &'a [u8], limits: &Limits) -> Result<Incoming<'a>, Refused> {
     if body.len() > limits.max_bytes {
-        return Err(Refusal::TooLarge { limit: limits.max_bytes }.into());
+        return Err(Refusal::TooLarge {
+            limit: limits.max_bytes,
+        }
+        .into());
     }
     let text = std::str::from_utf8(body).map_err(|_| Refusal::NotUtf8)?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
@@ -296,7 +312,10 @@ fn batch<'a>(text: &'a str, limits: &Limits) -> Result<Incoming<'a>, Refused> {
         }
         messages.push(message);
     }
-    let responses = messages.iter().filter(|m| matches!(m, Message::Response(_))).count();
+    let responses = messages
+        .iter()
+        .filter(|m| matches!(m, Message::Response(_)))
+        .count();
     if messages.is_empty() {
         return Err(Refusal::BadMessage("the batch is empty").into());
     }
@@ -306,31 +325,28 @@ fn batch<'a>(text: &'a str, limits: &Limits) -> Result<Incoming<'a>, Refused> {
     Ok(Incoming::Batch(messages))
 }
 
-#[derive(Default)]
-struct Parts<'a> {
-    jsonrpc: Option<Cow<'a, str>>,
-    id: Option<&'a str>,
-    method: Option<Cow<'a, str>>,
-    has_method: bool,
-    params: Params<'a>,
-    result: Option<&'a str>,
-    error: Option<&'a str>,
-}
-
 fn message<'a>(raw: &'a str, limits: &Limits, depth: usize) -> Result<Message<'a>, Refused> {
     let mut walk = Walk::new(limits.max_depth.min(127));
     let mut parts = Parts::default();
     let mut json = serde_json::Deserializer::from_str(raw);
-    let outcome = Any { walk: &mut walk, depth, take: &mut parts }
-        .deserialize(&mut json)
-        .and_then(|()| json.end());
+    let outcome = Any {
+        walk: &mut walk,
+        depth,
+        take: &mut parts,
+    }
+    .deserialize(&mut json)
+    .and_then(|()| json.end());
     let id = parts.id.and_then(Id::parse);
     let refuse = |why: Refusal| why.of(id.map(|id| id.raw()));
     outcome.map_err(|error| refuse(walk.fault.unwrap_or_else(|| Refusal::not_json(&error))))?;
     classify(raw, parts, id).map_err(refuse)
 }
 
-fn classify<'a>(raw: &'a str, parts: Parts<'a>, id: Option<Id<'a>>) -> Result<Message<'a>, Refusal> {
+fn classify<'a>(
+    raw: &'a str,
+    parts: Parts<'a>,
+    id: Option<Id<'a>>,
+) -> Result<Message<'a>, Refusal> {
     if parts.jsonrpc.as_deref() != Some("2.0") {
         return Err(Refusal::BadMessage("jsonrpc must be \"2.0\""));
     }
@@ -340,27 +356,43 @@ fn classify<'a>(raw: &'a str, parts: Parts<'a>, id: Option<Id<'a>>) -> Result<Me
     if !parts.has_method {
         let id = id.ok_or(Refusal::BadMessage("there is neither a method nor an id"))?;
         return match (parts.result, parts.error) {
-            (Some(result), None) if result.starts_with('{') => {
-                Ok(Message::Response(Answered { raw, id, result: Some(result) }))
-            }
-            (None, Some(error)) if error.starts_with('{') => {
-                Ok(Message::Response(Answered { raw, id, result: None }))
-            }
-            _ => Err(Refusal::BadMessage("a response has one of result and error, an object")),
+            (Some(result), None) if result.starts_with('{') => Ok(Message::Response(Answered {
+                raw,
+                id,
+                result: Some(result),
+            })),
+            (None, Some(error)) if error.starts_with('{') => Ok(Message::Response(Answered {
+                raw,
+                id,
+                result: None,
+            })),
+            _ => Err(Refusal::BadMessage(
+                "a response has one of result and error, an object",
+            )),
         };
     }
     if parts.result.is_some() || parts.error.is_some() {
-        return Err(Refusal::BadMessage("a message with a method has neither result nor error"));
+        return Err(Refusal::BadMessage(
+            "a message with a method has neither result nor error",
+        ));
     }
     let method = parts
         .method
         .filter(|m| !m.is_empty() && m.len() <= 256)
-        .ok_or(Refusal::BadMessage("method must be a string of 1 to 256 bytes"))?;
+        .ok_or(Refusal::BadMessage(
+            "method must be a string of 1 to 256 bytes",
+        ))?;
     let params = parts.params;
     if let Some(wrong) = params.wrong {
         return Err(Refusal::BadParams(wrong));
     }
-    let Some(id) = id else { return Ok(Message::Notification(Notification { raw, method, params })) };
+    let Some(id) = id else {
+        return Ok(Message::Notification(Notification {
+            raw,
+            method,
+            params,
+        }));
+    };
     match &*method {
         "tools/call" | "prompts/get" if params.name.as_deref().is_none_or(str::is_empty) => {
             return Err(Refusal::BadParams("name must be a string"));
@@ -382,119 +414,10 @@ fn classify<'a>(raw: &'a str, parts: Parts<'a>, id: Option<Id<'a>>) -> Result<Me
         }
         _ => {}
     }
-    Ok(Message::Request(Request { raw, id, method, params }))
-}
-
-impl<'de> Take<'de> for Parts<'de> {
-    fn member<A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        map: &mut A,
-        walk: &mut Walk<'de>,
-        depth: usize,
-    ) -> Result<(), A::Error> {
-        match name {
-            "jsonrpc" => self.jsonrpc = walk.text(map, depth)?,
-            "id" => self.id = Some(walk.raw(map, depth)?),
-            "method" => {
-                self.has_method = true;
-                self.method = walk.text(map, depth)?;
-            }
-            "params" => {
-                self.params.present = true;
-                map.next_value_seed(Any { walk, depth, take: &mut self.params })?;
-            }
-            "result" => self.result = Some(walk.raw(map, depth)?),
-            "error" => self.error = Some(walk.raw(map, depth)?),
-            _ => map.next_value_seed(Any { walk, depth, take: &mut Nothing })?,
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Take<'de> for Params<'de> {
-    fn other(&mut self) {
-        self.wrong.get_or_insert("params must be an object");
-    }
-    fn member<A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        map: &mut A,
-        walk: &mut Walk<'de>,
-        depth: usize,
-    ) -> Result<(), A::Error> {
-        match name {
-            "name" => self.name = walk.text(map, depth)?,
-            "uri" => self.uri = walk.text(map, depth)?,
-            "taskId" => self.task_id = walk.text(map, depth)?,
-            "arguments" => self.arguments = Some(walk.raw(map, depth)?),
-            "_meta" => {
-                map.next_value_seed(Any { walk, depth, take: &mut self.meta })?;
-                self.wrong = self.wrong.or(self.meta.wrong);
-            }
-            "inputResponses" => {
-                let raw = walk.raw(map, depth)?;
-                self.object(raw, "inputResponses must be an object");
-                self.input_responses = Some(raw);
-            }
-            "requestState" => {
-                self.request_state = walk.text(map, depth)?;
-                if self.request_state.is_none() {
-                    self.wrong.get_or_insert("requestState must be a string");
-                }
-            }
-            "protocolVersion" => self.protocol_version = walk.text(map, depth)?,
-            "capabilities" => self.capabilities = Some(walk.raw(map, depth)?),
-            "clientInfo" => self.client_info = Some(walk.raw(map, depth)?),
-            _ => map.next_value_seed(Any { walk, depth, take: &mut Nothing })?,
-        }
-        Ok(())
-    }
-}
-
-impl Params<'_> {
-    fn object(&mut self, raw: &str, wrong: &'static str) {
-        if !raw.starts_with('{') {
-            self.wrong.get_or_insert(wrong);
-        }
-    }
-}
-
-impl<'de> Take<'de> for Meta<'de> {
-    fn other(&mut self) {
-        self.wrong.get_or_insert("_meta must be an object");
-    }
-    fn member<A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        map: &mut A,
-        walk: &mut Walk<'de>,
-        depth: usize,
-    ) -> Result<(), A::Error> {
-        let wrong = match name {
-            "progressToken" => {
-                self.progress_token = Id::parse(walk.raw(map, depth)?);
-                (self.progress_token.is_none(), "progressToken must be a string or an integer")
-            }
-            "io.modelcontextprotocol/protocolVersion" => {
-                self.protocol_version = walk.text(map, depth)?;
-                (self.protocol_version.is_none(), "_meta's protocolVersion must be a string")
-            }
-            "io.modelcontextprotocol/clientCapabilities" => {
-                let raw = walk.raw(map, depth)?;
-                self.client_capabilities = Some(raw);
-                (!raw.starts_with('{'), "_meta's clientCapabilities must be an object")
-            }
-            "io.modelcontextprotocol/clientInfo" => {
-                let raw = walk.raw(map, depth)?;
-                self.client_info = Some(raw);
-                (!raw.starts_with('{'), "_meta's clientInfo must be an object")
-            }
-            _ => return map.next_value_seed(Any { walk, depth, take: &mut Nothing }),
-        };
-        if let (true, wrong) = wrong {
-            self.wrong.get_or_insert(wrong);
-        }
-        Ok(())
-    }
+    Ok(Message::Request(Request {
+        raw,
+        id,
+        method,
+        params,
+    }))
 }

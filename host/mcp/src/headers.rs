@@ -32,29 +32,50 @@ const SENTINEL: (&str, &str) = ("=?base64?", "?=");
 /// [`Refusal::HeaderMismatch`] if it occurs twice or is not visible ASCII.
 pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
-        return Err(Refusal::HeaderMismatch("an MCP header was sent more than once"));
+        return Err(Refusal::HeaderMismatch(
+            "an MCP header was sent more than once",
+        ));
     }
-    let text = value.to_str().map_err(|_| Refusal::HeaderMismatch("an MCP header is not visible ASCII"))?;
+    let text = value
+        .to_str()
+        .map_err(|_| Refusal::HeaderMismatch("an MCP header is not visible ASCII"))?;
     Ok(Some(text.trim_matches([' ', '\t'])))
 }
 
 fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     let wildcard = wanted.split_once('/').map_or("", |(kind, _)| kind);
-    headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|item| {
-        let item = item.split(';').next().unwrap_or_default().trim();
-        item.eq_ignore_ascii_case(wanted)
-            || item == "*/*"
-            || item.split_once('/').is_some_and(|(k, rest)| rest == "*" && k.eq_ignore_ascii_case(wildcard))
-    })
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|item| {
+            let item = item.split(';').next().unwrap_or_default().trim();
+            item.eq_ignore_ascii_case(wanted)
+                || item == "*/*"
+                || item
+                    .split_once('/')
+                    .is_some_and(|(k, rest)| rest == "*" && k.eq_ignore_ascii_case(wildcard))
+        })
 }
 
 /// Whether a content type is this one, parameters aside.
 pub(crate) fn is_type(headers: &HeaderMap, wanted: &str) -> bool {
-    headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|value| {
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
-    })
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|value| {
+            value
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .eq_ignore_ascii_case(wanted)
+        })
 }
 
 /// A POST must be JSON and must take both kinds of answer; wildcards count.
@@ -67,7 +88,11 @@ pub fn check_post(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let both = lists(headers, &header::ACCEPT, "application/json")
         && lists(headers, &header::ACCEPT, "text/event-stream");
-    if both { Ok(()) } else { Err(Refusal::NotAcceptable) }
+    if both {
+        Ok(())
+    } else {
+        Err(Refusal::NotAcceptable)
+    }
 }
 
 /// A GET must take an event stream.
@@ -75,7 +100,11 @@ pub fn check_post(headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal::NotAcceptable`] (406).
 pub fn check_get(headers: &HeaderMap) -> Result<(), Refusal> {
-    if lists(headers, &header::ACCEPT, "text/event-stream") { Ok(()) } else { Err(Refusal::NotAcceptable) }
+    if lists(headers, &header::ACCEPT, "text/event-stream") {
+        Ok(())
+    } else {
+        Err(Refusal::NotAcceptable)
+    }
 }
 
 /// An `Origin` is only sent by browsers; it must be one of `allowed` (each as
@@ -85,23 +114,36 @@ pub fn check_get(headers: &HeaderMap) -> Result<(), Refusal> {
 /// [`Refusal::ForeignOrigin`] (403), also for `null` and for two of them.
 pub fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refusal> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
-    let known = origin.to_str().is_ok_and(|o| allowed.iter().any(|a| a.eq_ignore_ascii_case(o)));
-    if known && origins.next().is_none() { Ok(()) } else { Err(Refusal::ForeignOrigin) }
+    let Some(origin) = origins.next() else {
+        return Ok(());
+    };
+    let known = origin
+        .to_str()
+        .is_ok_and(|o| allowed.iter().any(|a| a.eq_ignore_ascii_case(o)));
+    if known && origins.next().is_none() {
+        Ok(())
+    } else {
+        Err(Refusal::ForeignOrigin)
+    }
 }
 
 /// A name as `Mcp-Name` carries it (2026-07-28, "Value Encoding").
 #[must_use]
 pub fn encode_name(name: &str) -> HeaderValue {
-    let plain = name.bytes().all(|b| (b' '..=b'~').contains(&b))
-        && !name.starts_with(' ')
-        && !name.ends_with(' ')
+    let is_sentinel = name.starts_with(SENTINEL.0) && name.ends_with(SENTINEL.1);
+    let plain = !is_sentinel
         && !name.is_empty()
-        && !(name.starts_with(SENTINEL.0) && name.ends_with(SENTINEL.1));
+        && name.trim_matches(' ') == name
+        && name.bytes().all(|b| (b' '..=b'~').contains(&b));
     let value = if plain {
         Cow::Borrowed(name)
     } else {
-        Cow::Owned(format!("{}{}{}", SENTINEL.0, STANDARD.encode(name), SENTINEL.1))
+        Cow::Owned(format!(
+            "{}{}{}",
+            SENTINEL.0,
+            STANDARD.encode(name),
+            SENTINEL.1
+        ))
     };
     HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""))
 }
@@ -109,8 +151,13 @@ pub fn encode_name(name: &str) -> HeaderValue {
 /// The name that an `Mcp-Name` header stands for; none if its Base64 is broken.
 #[must_use]
 pub fn decode_name(value: &str) -> Option<Cow<'_, str>> {
-    match value.strip_prefix(SENTINEL.0).and_then(|rest| rest.strip_suffix(SENTINEL.1)) {
-        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
+    match value
+        .strip_prefix(SENTINEL.0)
+        .and_then(|rest| rest.strip_suffix(SENTINEL.1))
+    {
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?)
+            .ok()
+            .map(Cow::Owned),
         None => Some(Cow::Borrowed(value)),
     }
 }
@@ -129,15 +176,21 @@ impl Mirrored {
         match single(headers, &METHOD)? {
             None => return Err(Refusal::HeaderMismatch("Mcp-Method is missing")),
             Some(value) if value != method => {
-                return Err(Refusal::HeaderMismatch("Mcp-Method differs from the body's method"));
+                return Err(Refusal::HeaderMismatch(
+                    "Mcp-Method differs from the body's method",
+                ));
             }
             Some(_) => {}
         }
         if let Some(name) = name {
             match single(headers, &NAME)? {
-                None if name_is_required => return Err(Refusal::HeaderMismatch("Mcp-Name is missing")),
+                None if name_is_required => {
+                    return Err(Refusal::HeaderMismatch("Mcp-Name is missing"));
+                }
                 Some(value) if decode_name(value).as_deref() != Some(name) => {
-                    return Err(Refusal::HeaderMismatch("Mcp-Name differs from the body's name or uri"));
+                    return Err(Refusal::HeaderMismatch(
+                        "Mcp-Name differs from the body's name or uri",
+                    ));
                 }
                 _ => {}
             }
@@ -148,7 +201,9 @@ impl Mirrored {
         if headers.iter().all(clean) {
             Ok(())
         } else {
-            Err(Refusal::HeaderMismatch("an Mcp-Param header is not visible ASCII"))
+            Err(Refusal::HeaderMismatch(
+                "an Mcp-Param header is not visible ASCII",
+            ))
         }
     }
 }
@@ -166,7 +221,10 @@ pub fn upstream(
     session: Option<&HeaderValue>,
 ) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(16);
-    out.insert(header::USER_AGENT, HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION"))));
+    out.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("countersign/", env!("CARGO_PKG_VERSION"))),
+    );
     for (name, value) in client {
         let passes = *name == header::ACCEPT
             || *name == header::ACCEPT_LANGUAGE
@@ -178,7 +236,10 @@ pub fn upstream(
         }
     }
     if message.is_some() {
-        out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        out.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
     }
     let version = HeaderValue::from_static(revision.as_str());
     match revision.era() {
@@ -235,7 +296,10 @@ mod tests {
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         map
     }
@@ -256,16 +320,32 @@ mod tests {
         }
         assert_eq!(decode_name("=?base64?!!?="), None);
         assert_eq!(decode_name("=?base64?/w==?="), None, "not UTF-8");
-        assert_eq!(decode_name("=?base64?").unwrap(), "=?base64?", "a literal without the suffix");
+        assert_eq!(
+            decode_name("=?base64?").unwrap(),
+            "=?base64?",
+            "a literal without the suffix"
+        );
     }
 
     #[test]
     fn a_post_must_be_json_and_take_both_kinds_of_answer() {
         let cases = [
-            (Some("application/json"), Some("application/json, text/event-stream"), None),
-            (Some("Application/JSON; charset=utf-8"), Some("text/event-stream;q=0.5,application/json"), None),
+            (
+                Some("application/json"),
+                Some("application/json, text/event-stream"),
+                None,
+            ),
+            (
+                Some("Application/JSON; charset=utf-8"),
+                Some("text/event-stream;q=0.5,application/json"),
+                None,
+            ),
             (Some("application/json"), Some("*/*"), None),
-            (Some("application/json"), Some("application/json"), Some(406)),
+            (
+                Some("application/json"),
+                Some("application/json"),
+                Some(406),
+            ),
             (Some("application/json"), Some("text/html"), Some(406)),
             (Some("application/json"), None, Some(406)),
             (Some("text/plain"), Some("*/*"), Some(415)),
@@ -286,10 +366,21 @@ mod tests {
         let own = ["https://gate.example".to_owned()];
         assert!(check_origin(&map(&[]), &own).is_ok());
         assert!(check_origin(&map(&[("origin", "https://gate.example")]), &own).is_ok());
-        for bad in ["https://evil.example", "null", "http://gate.example", "https://gate.example:444"] {
-            assert!(check_origin(&map(&[("origin", bad)]), &own).is_err(), "{bad}");
+        for bad in [
+            "https://evil.example",
+            "null",
+            "http://gate.example",
+            "https://gate.example:444",
+        ] {
+            assert!(
+                check_origin(&map(&[("origin", bad)]), &own).is_err(),
+                "{bad}"
+            );
         }
-        let twice = map(&[("origin", "https://gate.example"), ("origin", "https://evil.example")]);
+        let twice = map(&[
+            ("origin", "https://gate.example"),
+            ("origin", "https://evil.example"),
+        ]);
         assert!(check_origin(&twice, &own).is_err());
     }
 
@@ -302,7 +393,10 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("accept", "application/json, text/event-stream"),
             ("accept-encoding", "gzip"),
-            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
             ("mcp-param-region", "us-west1"),
             ("mcp-protocol-version", "2026-07-28"),
             ("mcp-method", "lies"),
@@ -311,9 +405,14 @@ mod tests {
         ]);
         let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"h\u00e9","_meta":{}}}"#;
         let incoming = crate::envelope::parse(body, &crate::envelope::Limits::default()).unwrap();
-        let crate::envelope::Incoming::Single(message) = incoming else { panic!() };
+        let crate::envelope::Incoming::Single(message) = incoming else {
+            panic!()
+        };
         let out = upstream(&client, Revision::V2026_07_28, Some(&message), None);
-        let mut names: Vec<_> = out.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        let mut names: Vec<_> = out
+            .iter()
+            .map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()))
+            .collect();
         names.sort();
         assert_eq!(
             names,
@@ -349,6 +448,9 @@ mod tests {
             ]),
             false,
         );
-        assert_eq!(back.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+        assert_eq!(
+            back.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["content-type"]
+        );
     }
 }

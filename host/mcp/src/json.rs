@@ -43,7 +43,10 @@ impl<'a> Members<'a> {
     /// The raw text of a member.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.get())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.get())
     }
 
     /// A member's text, if it is a string.
@@ -66,7 +69,9 @@ impl<'a> Members<'a> {
     /// Replaces a member where it stands, or adds it at the end. What is not
     /// JSON is left out: callers pass what they serialised themselves.
     pub fn set(&mut self, name: &'a str, json: String) {
-        let Ok(value) = RawValue::from_string(json) else { return };
+        let Ok(value) = RawValue::from_string(json) else {
+            return;
+        };
         match self.0.iter_mut().find(|(n, _)| n == name) {
             Some((_, old)) => *old = Cow::Owned(value),
             None => self.0.push((Cow::Borrowed(name), Cow::Owned(value))),
@@ -99,7 +104,10 @@ pub fn canonical(value: &serde_json::Value) -> String {
     fn sorted(value: &serde_json::Value) -> serde_json::Value {
         match value {
             serde_json::Value::Object(members) => {
-                let mut members: Vec<_> = members.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+                let mut members: Vec<_> = members
+                    .iter()
+                    .map(|(k, v)| (k.clone(), sorted(v)))
+                    .collect();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
                 serde_json::Value::Object(members.into_iter().collect())
             }
@@ -130,8 +138,10 @@ mod tests {
 
     #[test]
     fn order_and_spelling_do_not_change_the_canonical_form() {
-        let a: serde_json::Value = serde_json::from_str(r#"{"b":[1,{"y":1,"x":"\u0061"}],"a":1}"#).unwrap();
-        let b: serde_json::Value = serde_json::from_str(r#"{ "a":1, "b":[1,{"x":"a","y":1}]}"#).unwrap();
+        let a: serde_json::Value =
+            serde_json::from_str(r#"{"b":[1,{"y":1,"x":"\u0061"}],"a":1}"#).unwrap();
+        let b: serde_json::Value =
+            serde_json::from_str(r#"{ "a":1, "b":[1,{"x":"a","y":1}]}"#).unwrap();
         assert_eq!(canonical(&a), canonical(&b));
     }
 }

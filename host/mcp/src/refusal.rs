@@ -90,7 +90,10 @@ pub enum Refusal {
 
 impl Refusal {
     pub(crate) fn not_json(error: &serde_json::Error) -> Self {
-        Self::NotJson { line: error.line(), column: error.column() }
+        Self::NotJson {
+            line: error.line(),
+            column: error.column(),
+        }
     }
 
     /// The JSON-RPC error code.
@@ -123,11 +126,16 @@ impl Refusal {
 
     fn data(&self) -> Option<Value> {
         match self {
-            Self::UnsupportedVersion { requested, supported } => {
+            Self::UnsupportedVersion {
+                requested,
+                supported,
+            } => {
                 let supported: Vec<_> = supported.iter().map(|r| r.as_str()).collect();
                 Some(json!({ "supported": supported, "requested": requested }))
             }
-            Self::MissingCapability { required } => Some(json!({ "requiredCapabilities": required })),
+            Self::MissingCapability { required } => {
+                Some(json!({ "requiredCapabilities": required }))
+            }
             _ => None,
         }
     }
@@ -135,7 +143,10 @@ impl Refusal {
     /// With the id of the request it answers, as raw JSON.
     #[must_use]
     pub fn of(self, id: Option<&str>) -> Refused {
-        Refused { why: self, id: id.map(Into::into) }
+        Refused {
+            why: self,
+            id: id.map(Into::into),
+        }
     }
 }
 
@@ -160,10 +171,17 @@ impl Refused {
     /// (unlike JSON-RPC) wants it.
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
-        let body = error_body(self.id.as_deref(), self.why.code(), &self.why.to_string(), self.why.data());
+        let body = error_body(
+            self.id.as_deref(),
+            self.why.code(),
+            &self.why.to_string(),
+            self.why.data(),
+        );
         let mut response = json_response(self.why.status(), body);
         if self.why == Refusal::MethodNotAllowed {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         response
     }
@@ -193,7 +211,10 @@ pub fn result_body(id: &str, result: &str) -> Bytes {
 pub fn json_response(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -203,8 +224,13 @@ mod tests {
 
     #[test]
     fn every_refusal_has_the_code_and_status_of_the_specification() {
-        let version = Refusal::UnsupportedVersion { requested: "x".into(), supported: vec![Revision::V2026_07_28] };
-        let capability = Refusal::MissingCapability { required: json!({ "sampling": {} }) };
+        let version = Refusal::UnsupportedVersion {
+            requested: "x".into(),
+            supported: vec![Revision::V2026_07_28],
+        };
+        let capability = Refusal::MissingCapability {
+            required: json!({ "sampling": {} }),
+        };
         let cases = [
             (Refusal::TooLarge { limit: 1 }, -32600, 413),
             (Refusal::NotUtf8, -32700, 400),
@@ -225,7 +251,11 @@ mod tests {
             (Refusal::SessionRequired, -32600, 400),
         ];
         for (refusal, code, status) in cases {
-            assert_eq!((refusal.code(), refusal.status().as_u16()), (code, status), "{refusal:?}");
+            assert_eq!(
+                (refusal.code(), refusal.status().as_u16()),
+                (code, status),
+                "{refusal:?}"
+            );
         }
     }
 

@@ -33,7 +33,12 @@ pub enum Era {
 
 impl Revision {
     /// All, oldest first.
-    pub const ALL: [Self; 4] = [Self::V2025_03_26, Self::V2025_06_18, Self::V2025_11_25, Self::V2026_07_28];
+    pub const ALL: [Self; 4] = [
+        Self::V2025_03_26,
+        Self::V2025_06_18,
+        Self::V2025_11_25,
+        Self::V2026_07_28,
+    ];
     /// The newest with sessions: what a handshake settles on when the client
     /// asks for something unknown.
     pub const NEWEST_WITH_SESSIONS: Self = Self::V2025_11_25;
@@ -58,13 +63,21 @@ impl Revision {
     /// Its era.
     #[must_use]
     pub fn era(self) -> Era {
-        if self == Self::V2026_07_28 { Era::PerRequest } else { Era::Sessions }
+        if self == Self::V2026_07_28 {
+            Era::PerRequest
+        } else {
+            Era::Sessions
+        }
     }
 
     /// All revisions of an era, newest first: for `data.supported`.
     #[must_use]
     pub fn of_era(era: Era) -> Vec<Self> {
-        Self::ALL.into_iter().rev().filter(|r| r.era() == era).collect()
+        Self::ALL
+            .into_iter()
+            .rev()
+            .filter(|r| r.era() == era)
+            .collect()
     }
 }
 
@@ -127,10 +140,14 @@ fn of_message(
     session: Option<Revision>,
 ) -> Result<Revision, Refusal> {
     let named = single(headers, &super::headers::PROTOCOL_VERSION)?;
-    let in_body = message.params().and_then(|p| p.meta.protocol_version.as_deref());
+    let in_body = message
+        .params()
+        .and_then(|p| p.meta.protocol_version.as_deref());
     match (named, in_body) {
         (Some(header), Some(body)) if header != body => {
-            return Err(Refusal::HeaderMismatch("MCP-Protocol-Version differs from the body's _meta"));
+            return Err(Refusal::HeaderMismatch(
+                "MCP-Protocol-Version differs from the body's _meta",
+            ));
         }
         (None, Some(_)) => return Err(Refusal::HeaderMismatch("MCP-Protocol-Version is missing")),
         _ => {}
@@ -138,10 +155,18 @@ fn of_message(
     if let Message::Request(request) = message
         && request.method == "initialize"
         && in_body.is_none()
-        && named.and_then(Revision::parse).is_none_or(|r| r.era() == Era::Sessions)
+        && named
+            .and_then(Revision::parse)
+            .is_none_or(|r| r.era() == Era::Sessions)
     {
-        let asked = request.params.protocol_version.as_deref().and_then(Revision::parse);
-        return Ok(asked.filter(|r| r.era() == Era::Sessions).unwrap_or(Revision::NEWEST_WITH_SESSIONS));
+        let asked = request
+            .params
+            .protocol_version
+            .as_deref()
+            .and_then(Revision::parse);
+        return Ok(asked
+            .filter(|r| r.era() == Era::Sessions)
+            .unwrap_or(Revision::NEWEST_WITH_SESSIONS));
     }
     let revision = match named {
         Some(text) => Revision::parse(text).ok_or_else(|| unsupported(text))?,
@@ -162,18 +187,29 @@ fn per_request(headers: &http::HeaderMap, message: &Message<'_>) -> Result<(), R
         Message::Request(request) => {
             let meta = &request.params.meta;
             if meta.protocol_version.is_none() {
-                return Err(Refusal::BadParams("_meta lacks io.modelcontextprotocol/protocolVersion"));
+                return Err(Refusal::BadParams(
+                    "_meta lacks io.modelcontextprotocol/protocolVersion",
+                ));
             }
             if meta.client_capabilities.is_none() {
-                return Err(Refusal::BadParams("_meta lacks io.modelcontextprotocol/clientCapabilities"));
+                return Err(Refusal::BadParams(
+                    "_meta lacks io.modelcontextprotocol/clientCapabilities",
+                ));
             }
             if request.method == "initialize" {
                 return Err(Refusal::MethodNotFound);
             }
-            Mirrored::check(headers, &request.method, request.mirrored_name(), request.may_ask_for_input())
+            Mirrored::check(
+                headers,
+                &request.method,
+                request.mirrored_name(),
+                request.may_ask_for_input(),
+            )
         }
         Message::Notification(_) => Ok(()),
-        Message::Response(_) => Err(Refusal::BadMessage("clients of 2026-07-28 send no responses")),
+        Message::Response(_) => Err(Refusal::BadMessage(
+            "clients of 2026-07-28 send no responses",
+        )),
     }
 }
 
@@ -196,14 +232,20 @@ fn unsupported(requested: &str) -> Refusal {
 /// speaks is what is supported.
 #[must_use]
 pub fn mismatch(client: Revision, upstream: &[Revision]) -> Refusal {
-    Refusal::UnsupportedVersion { requested: client.as_str().to_owned(), supported: upstream.to_vec() }
+    Refusal::UnsupportedVersion {
+        requested: client.as_str().to_owned(),
+        supported: upstream.to_vec(),
+    }
 }
 
 /// Which revision a GET or DELETE speaks.
 ///
 /// # Errors
 /// [`Refusal::MethodNotAllowed`] in 2026-07-28, which has neither.
-pub fn of_get_or_delete(headers: &http::HeaderMap, session: Option<Revision>) -> Result<Revision, Refusal> {
+pub fn of_get_or_delete(
+    headers: &http::HeaderMap,
+    session: Option<Revision>,
+) -> Result<Revision, Refusal> {
     let revision = match single(headers, &super::headers::PROTOCOL_VERSION)? {
         Some(text) => Revision::parse(text).ok_or_else(|| unsupported(text))?,
         None => session.unwrap_or(Revision::V2025_03_26),

@@ -36,7 +36,13 @@ pub struct Binding<'a> {
 impl Binding<'_> {
     /// As additional authenticated data; no two bindings have the same.
     pub(crate) fn aad(&self, purpose: &str) -> Vec<u8> {
-        let parts = [purpose, self.user.as_str(), self.team.as_str(), self.client.as_str(), self.server];
+        let parts = [
+            purpose,
+            self.user.as_str(),
+            self.team.as_str(),
+            self.client.as_str(),
+            self.server,
+        ];
         let mut aad = Vec::with_capacity(128);
         for part in parts {
             aad.extend_from_slice(&(part.len() as u64).to_le_bytes());
@@ -157,10 +163,18 @@ impl Capsules {
 
     /// The session id to give to the client.
     #[must_use]
-    pub fn seal(&self, capsule: &Capsule, binding: &Binding<'_>, random: &dyn Random) -> HeaderValue {
+    pub fn seal(
+        &self,
+        capsule: &Capsule,
+        binding: &Binding<'_>,
+        random: &dyn Random,
+    ) -> HeaderValue {
         let plain = serde_json::to_vec(capsule).unwrap_or_default();
-        let sealed = self.0.seal(random_bytes(random), &binding.aad(PURPOSE), &plain);
-        HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(sealed)).unwrap_or(HeaderValue::from_static("-"))
+        let sealed = self
+            .0
+            .seal(random_bytes(random), &binding.aad(PURPOSE), &plain);
+        HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(sealed))
+            .unwrap_or(HeaderValue::from_static("-"))
     }
 
     /// The client's session, if it names one.
@@ -177,10 +191,20 @@ impl Capsules {
         let Some(text) = single(headers, &SESSION_ID).map_err(|_| Refusal::UnknownSession)? else {
             return Ok(None);
         };
-        let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::UnknownSession)?;
-        let plain = self.0.open(&binding.aad(PURPOSE), &sealed).map_err(|_| Refusal::UnknownSession)?;
-        let capsule: Capsule = serde_json::from_slice(&plain).map_err(|_| Refusal::UnknownSession)?;
-        if capsule.expires_at <= now { Err(Refusal::UnknownSession) } else { Ok(Some(capsule)) }
+        let sealed = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| Refusal::UnknownSession)?;
+        let plain = self
+            .0
+            .open(&binding.aad(PURPOSE), &sealed)
+            .map_err(|_| Refusal::UnknownSession)?;
+        let capsule: Capsule =
+            serde_json::from_slice(&plain).map_err(|_| Refusal::UnknownSession)?;
+        if capsule.expires_at <= now {
+            Err(Refusal::UnknownSession)
+        } else {
+            Ok(Some(capsule))
+        }
     }
 }
 
@@ -203,7 +227,12 @@ mod tests {
 
     impl Who {
         fn at<'a>(&'a self, server: &'a str) -> Binding<'a> {
-            Binding { user: &self.0, team: &self.1, client: &self.2, server }
+            Binding {
+                user: &self.0,
+                team: &self.1,
+                client: &self.2,
+                server,
+            }
         }
     }
 
@@ -211,11 +240,17 @@ mod tests {
         let body = format!(
             r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"2025-11-25","capabilities":{capabilities},"clientInfo":{info}}}}}"#
         );
-        let Incoming::Single(Message::Request(request)) = parse(body.as_bytes(), &Limits::default()).unwrap()
+        let Incoming::Single(Message::Request(request)) =
+            parse(body.as_bytes(), &Limits::default()).unwrap()
         else {
             panic!()
         };
-        Capsule::of_initialize(&request, Revision::V2025_11_25, Timestamp::from_secs(100), &CountingRandom::default())
+        Capsule::of_initialize(
+            &request,
+            Revision::V2025_11_25,
+            Timestamp::from_secs(100),
+            &CountingRandom::default(),
+        )
     }
 
     fn header(value: HeaderValue) -> HeaderMap {
@@ -226,13 +261,19 @@ mod tests {
     fn a_session_opens_for_its_own_user_team_client_and_server_only() {
         let capsules = Capsules::new(&SealKey::new([1; 32]));
         let anna = who("anna", "blue", "agent-1");
-        let capsule = initialize(r#"{"elicitation":{"url":{}}}"#, r#"{"name":"a","version":"1"}"#);
+        let capsule = initialize(
+            r#"{"elicitation":{"url":{}}}"#,
+            r#"{"name":"a","version":"1"}"#,
+        );
         let random = CountingRandom::default();
         let sealed = capsules.seal(&capsule, &anna.at("notes"), &random);
         assert!(sealed.as_bytes().iter().all(u8::is_ascii_graphic));
         let headers = header(sealed);
         let now = Timestamp::from_secs(99);
-        let opened = capsules.open(&headers, &anna.at("notes"), now).unwrap().unwrap();
+        let opened = capsules
+            .open(&headers, &anna.at("notes"), now)
+            .unwrap()
+            .unwrap();
         assert_eq!(opened.id, capsule.id);
         assert!(opened.url_elicitation());
         assert_eq!(opened.client_info.get(), r#"{"name":"a","version":"1"}"#);
@@ -270,19 +311,29 @@ mod tests {
         let mut headers = header(sealed.clone());
         headers.append(SESSION_ID.clone(), sealed);
         assert!(capsules.open(&headers, &anna.at("notes"), now).is_err());
-        assert!(capsules.open(&HeaderMap::new(), &anna.at("notes"), now).unwrap().is_none());
+        assert!(
+            capsules
+                .open(&HeaderMap::new(), &anna.at("notes"), now)
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
     fn an_oversized_declaration_is_cut_to_what_matters() {
         let icon = "x".repeat(20_000);
         let info = format!(r#"{{"name":"a","version":"1","icons":[{{"src":"data:{icon}"}}]}}"#);
-        let capabilities = format!(r#"{{"elicitation":{{"url":{{}}}},"experimental":{{"x":{{"y":"{icon}"}}}}}}"#);
+        let capabilities =
+            format!(r#"{{"elicitation":{{"url":{{}}}},"experimental":{{"x":{{"y":"{icon}"}}}}}}"#);
         let capsule = initialize(&capabilities, &info);
         assert_eq!(capsule.client_info.get(), r#"{"name":"a","version":"1"}"#);
         assert_eq!(capsule.capabilities.get(), r#"{"elicitation":{"url":{}}}"#);
         let anna = who("anna", "blue", "agent-1");
-        let sealed = Capsules::new(&SealKey::new([1; 32])).seal(&capsule, &anna.at("notes"), &CountingRandom::default());
+        let sealed = Capsules::new(&SealKey::new([1; 32])).seal(
+            &capsule,
+            &anna.at("notes"),
+            &CountingRandom::default(),
+        );
         assert!(sealed.len() < 1024, "{}", sealed.len());
     }
 

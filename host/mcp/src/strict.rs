@@ -27,7 +27,11 @@ pub(crate) struct Walk<'de> {
 
 impl<'de> Walk<'de> {
     pub(crate) fn new(max_depth: usize) -> Self {
-        Self { names: Vec::with_capacity(24), max_depth, fault: None }
+        Self {
+            names: Vec::with_capacity(24),
+            max_depth,
+            fault: None,
+        }
     }
 
     /// Stops the walk for this reason.
@@ -51,7 +55,9 @@ impl<'de> Walk<'de> {
         map: &mut A,
         mark: usize,
     ) -> Result<Option<Cow<'de, str>>, A::Error> {
-        let Some(name) = map.next_key_seed(Text)? else { return Ok(None) };
+        let Some(name) = map.next_key_seed(Text)? else {
+            return Ok(None);
+        };
         if name.starts_with(RESERVED) {
             return Err(self.stop(Refusal::ReservedMember));
         }
@@ -68,7 +74,10 @@ impl<'de> Walk<'de> {
         let names = self.names.get_mut(mark..).unwrap_or_default();
         if names.len() > PAIRWISE {
             names.sort_unstable();
-            if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            if names
+                .windows(2)
+                .any(|pair| matches!(pair, [a, b] if a == b))
+            {
                 return Err(self.stop(Refusal::DuplicateMember));
             }
         }
@@ -84,9 +93,13 @@ impl<'de> Walk<'de> {
     ) -> Result<&'de str, A::Error> {
         let raw = map.next_value::<&'de RawValue>()?.get();
         let mut json = serde_json::Deserializer::from_str(raw);
-        Any { walk: self, depth, take: &mut Nothing }
-            .deserialize(&mut json)
-            .map_err(|_| A::Error::custom("refused"))?;
+        Any {
+            walk: self,
+            depth,
+            take: &mut Nothing,
+        }
+        .deserialize(&mut json)
+        .map_err(|_| A::Error::custom("refused"))?;
         Ok(raw)
     }
 
@@ -97,7 +110,11 @@ impl<'de> Walk<'de> {
         depth: usize,
     ) -> Result<Option<Cow<'de, str>>, A::Error> {
         let mut text = MaybeText::default();
-        map.next_value_seed(Any { walk: self, depth, take: &mut text })?;
+        map.next_value_seed(Any {
+            walk: self,
+            depth,
+            take: &mut text,
+        })?;
         Ok(text.0)
     }
 }
@@ -106,7 +123,13 @@ impl<'de> Walk<'de> {
 pub(crate) fn check(text: &str, max_depth: usize) -> Result<(), Refusal> {
     let mut walk = Walk::new(max_depth);
     let mut json = serde_json::Deserializer::from_str(text);
-    let outcome = Any { walk: &mut walk, depth: 0, take: &mut Nothing }.deserialize(&mut json).and_then(|()| json.end());
+    let outcome = Any {
+        walk: &mut walk,
+        depth: 0,
+        take: &mut Nothing,
+    }
+    .deserialize(&mut json)
+    .and_then(|()| json.end());
     outcome.map_err(|error| walk.fault.unwrap_or_else(|| Refusal::not_json(&error)))
 }
 
@@ -121,7 +144,11 @@ pub(crate) trait Take<'de> {
         depth: usize,
     ) -> Result<(), A::Error> {
         let _ = name;
-        map.next_value_seed(Any { walk, depth, take: &mut Nothing })
+        map.next_value_seed(Any {
+            walk,
+            depth,
+            take: &mut Nothing,
+        })
     }
     /// A string; `borrowed` is there if it has no escapes.
     fn text(&mut self, text: &str, borrowed: Option<&'de str>) {
@@ -198,7 +225,14 @@ impl<'de, T: Take<'de>> Visitor<'de> for Any<'_, 'de, T> {
         let Self { walk, depth, take } = self;
         walk.enter::<A::Error>(depth)?;
         take.other();
-        while seq.next_element_seed(Any { walk, depth: depth + 1, take: &mut Nothing })?.is_some() {}
+        while seq
+            .next_element_seed(Any {
+                walk,
+                depth: depth + 1,
+                take: &mut Nothing,
+            })?
+            .is_some()
+        {}
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -248,7 +282,13 @@ mod tests {
         ] {
             assert_eq!(check(bad, 100), Err(Refusal::DuplicateMember), "{bad}");
         }
-        for good in [r#"{"a":{"a":{"a":1}},"b":{"a":1}}"#, r#"[{"a":1},{"a":1}]"#, "{}", "[]", " 1 "] {
+        for good in [
+            r#"{"a":{"a":{"a":1}},"b":{"a":1}}"#,
+            r#"[{"a":1},{"a":1}]"#,
+            "{}",
+            "[]",
+            " 1 ",
+        ] {
             assert_eq!(check(good, 100), Ok(()), "{good}");
         }
     }
@@ -268,7 +308,10 @@ mod tests {
     fn nesting_ends_at_the_limit() {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(check(&nested(100), 100), Ok(()));
-        assert_eq!(check(&nested(101), 100), Err(Refusal::TooDeep { limit: 100 }));
+        assert_eq!(
+            check(&nested(101), 100),
+            Err(Refusal::TooDeep { limit: 100 })
+        );
         assert!(check(&nested(100_000), 100).is_err());
     }
 

@@ -3,28 +3,27 @@
 use std::collections::HashMap;
 
 use countersign_core::audit::{AuditEvent, Outcome as AuditOutcome};
-use countersign_core::connection::{Account, Connection, Origins, State};
-use countersign_core::names::{ConnectionId, ProviderName, UserName};
-use countersign_core::ports::{
-    Change, Expect, SecretChange, StoreError, Write, delete, parse, random_token,
-};
-use countersign_core::preset::{Description, Grant, GrantDifference, Source};
-use countersign_core::request::{
-    Asking, Exchange, RequestError, SendError, TokensRef, described_request, token_request,
-};
-use countersign_core::scope::{Implications, ScopeSet};
+use countersign_core::connection::{Connection, Origins};
+use countersign_core::names::{ProviderName, UserName};
+use countersign_core::ports::{Expect, StoreError, delete, parse};
+use countersign_core::preset::Grant;
+use countersign_core::request::{Asking, Exchange, SendError, token_request};
+use countersign_core::scope::ScopeSet;
 use countersign_core::secret::{Sealed, Secret};
-use countersign_core::template::{Values, check};
+use countersign_core::template::Values;
 use countersign_core::token_answer::{
-    Answer, AnswerError, Granted, Reading, SecretGuard, error_code, masked_body, read, read_plain,
+    Answer, AnswerError, Granted, Reading, SecretGuard, error_code, masked_body, read,
 };
-use countersign_core::tokens::TokenSet;
 
-use crate::connections::{ATTEMPTS, record_key};
 use crate::consent::{ConsentError, Flow, ReturnTo, flow_key};
 use crate::service::{Oauth, Party, lock};
 
+mod account;
+mod checks;
 mod follow_up;
+mod store;
+
+use checks::{callback_facts, check_issuer, judge_difference, keep, mix_up, refusal, sealed_of};
 
 /// The authorization response, as it arrived (RFC 6749 §4.1.2).
 pub struct Callback<'a> {
@@ -71,7 +70,10 @@ pub(crate) enum Stop {
 
 impl Stop {
     pub(crate) fn refused(code: &str, advice: impl Into<String>) -> Self {
-        Self::Refused { code: code.to_owned(), advice: advice.into() }
+        Self::Refused {
+            code: code.to_owned(),
+            advice: advice.into(),
+        }
     }
 
     /// No answer from the provider.
@@ -102,7 +104,10 @@ impl Parameters {
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 }
 
@@ -124,22 +129,41 @@ impl Oauth {
         let unknown = || Outcome::Refused {
             provider: None,
             code: "state_unknown".into(),
-            advice: "This sign-in has ended or was already used. Start again from the Connections page.".into(),
+            advice:
+                "This sign-in has ended or was already used. Start again from the Connections page."
+                    .into(),
             return_to: None,
         };
-        let Some(parameters) = parameters else { return Ok(unknown()) };
-        let Some(state) = parameters.text("state") else { return Ok(unknown()) };
-        let Some((flow, verifier)) = self.take_flow(state).await? else { return Ok(unknown()) };
+        let Some(parameters) = parameters else {
+            return Ok(unknown());
+        };
+        let Some(state) = parameters.text("state") else {
+            return Ok(unknown());
+        };
+        let Some((flow, verifier)) = self.take_flow(state).await? else {
+            return Ok(unknown());
+        };
 
-        match self.complete(&flow, verifier.as_ref(), &callback, &parameters, party).await {
+        match self
+            .complete(&flow, verifier.as_ref(), &callback, &parameters, party)
+            .await
+        {
             Ok((connection, missing, reconnected)) => {
                 self.waiters.notify(&connection.key());
                 lock(&self.forced).remove(&connection.id);
                 lock(&self.resting).remove(&connection.id);
-                let action = if reconnected { "connection.reconnected" } else { "connection.connected" };
+                let action = if reconnected {
+                    "connection.reconnected"
+                } else {
+                    "connection.connected"
+                };
                 let account = connection.account.as_ref().map_or("unknown", |a| &a.id);
-                let detail = format!("account {account}; scopes {}", connection.scopes().join(" "));
-                self.note(&flow, action, AuditOutcome::Allowed, detail).await;
+                let detail = format!(
+                    "account {account}; scopes {}",
+                    connection.scopes().join(" ")
+                );
+                self.note(&flow, action, AuditOutcome::Allowed, detail)
+                    .await;
                 Ok(Outcome::Connected {
                     connection: Box::new(connection),
                     return_to: flow.return_to,
@@ -147,7 +171,13 @@ impl Oauth {
                 })
             }
             Err(Stop::Refused { code, advice }) => {
-                self.note(&flow, "connection.refused", AuditOutcome::Denied, code.clone()).await;
+                self.note(
+                    &flow,
+                    "connection.refused",
+                    AuditOutcome::Denied,
+                    code.clone(),
+                )
+                .await;
                 Ok(Outcome::Refused {
                     provider: Some(flow.provider),
                     code,
@@ -156,7 +186,13 @@ impl Oauth {
                 })
             }
             Err(Stop::Failed(error)) => {
-                self.note(&flow, "connection.refused", AuditOutcome::Failed, error.to_string()).await;
+                self.note(
+                    &flow,
+                    "connection.refused",
+                    AuditOutcome::Failed,
+                    error.to_string(),
+                )
+                .await;
                 Err(error)
             }
         }
@@ -176,8 +212,15 @@ impl Oauth {
     /// Uses the state up: reads the flow and deletes just that revision.
     async fn take_flow(&self, state: &str) -> Result<Option<(Flow, Option<Sealed>)>, StoreError> {
         let key = flow_key(state);
-        let Some(record) = self.world.records.get(&key).await? else { return Ok(None) };
-        match self.world.records.write(vec![delete(key, Expect::At(record.revision))]).await {
+        let Some(record) = self.world.records.get(&key).await? else {
+            return Ok(None);
+        };
+        match self
+            .world
+            .records
+            .write(vec![delete(key, Expect::At(record.revision))])
+            .await
+        {
             Ok(_) => Ok(Some((parse(&record)?, record.secret))),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error),
@@ -199,14 +242,22 @@ impl Oauth {
                 "The provider was changed while you signed in. Start again from the Connections page.",
             )
         };
-        let party = party(&flow.provider).filter(|p| p.provider.enabled).ok_or_else(changed)?;
+        let party = party(&flow.provider)
+            .filter(|p| p.provider.enabled)
+            .ok_or_else(changed)?;
         let (provider, description) = (&*party.provider, party.preset.description());
         check_issuer(&party, parameters)?;
         if let Some(error) = parameters.text("error") {
-            return Err(refusal(description, error_code(error, &description.known_codes()).as_deref()));
+            return Err(refusal(
+                description,
+                error_code(error, &description.known_codes()).as_deref(),
+            ));
         }
         let code = parameters.text("code").ok_or_else(|| {
-            Stop::refused("invalid_request", "The provider sent no authorization code. Start again.")
+            Stop::refused(
+                "invalid_request",
+                "The provider sent no authorization code. Start again.",
+            )
         })?;
 
         let mut facts = callback_facts(description, parameters, code)?;
@@ -216,16 +267,16 @@ impl Oauth {
             provider,
             description,
             values: &values,
-            client_secret: secret.as_ref().map(|s| &s.sealed),
+            client_secret: secret.as_ref(),
         };
         let endpoint = asking.token_endpoint(&Grant::AuthorizationCode)?;
         let origin = endpoint.origin().ascii_serialization();
-        let moved = flow.token_origin.as_ref().is_some_and(|begun| *begun != origin);
+        let moved = flow
+            .token_origin
+            .as_ref()
+            .is_some_and(|begun| *begun != origin);
         if moved && facts.is_empty() || flow.client_id != provider.client_id {
             return Err(changed());
-        }
-        if let Some(secret) = &secret {
-            secret.check(&endpoint)?;
         }
         let granted = {
             let code = Secret::from_text(code.to_owned());
@@ -237,17 +288,29 @@ impl Oauth {
             };
             let request = token_request(&asking, &exchange)?;
             let answer = self.sender.send(request, provider.request_timeout).await;
-            self.read_tokens(&party, &answer.map_err(|e| Stop::unsent(&e))?, &flow.asked, &asking)?
+            self.read_tokens(
+                &party,
+                &answer.map_err(|e| Stop::unsent(&e))?,
+                &flow.asked,
+                &asking,
+            )?
         };
         keep(&mut facts, granted.captured.iter().cloned());
-        let guard = SecretGuard::new(&granted.tokens, asking.client_secret);
+        let guard = SecretGuard::new(&granted.tokens, sealed_of(&asking));
         if facts.iter().any(|(_, value)| !guard.admits(value)) {
-            return Err(Stop::refused("provider_error", "The provider's answer cannot be used."));
+            return Err(Stop::refused(
+                "provider_error",
+                "The provider's answer cannot be used.",
+            ));
         }
-        self.follow_up(&party, &asking, &granted.tokens, &mut facts).await?;
+        self.follow_up(&party, &asking, &granted.tokens, &mut facts)
+            .await?;
         // From here on with what was captured.
         let values = Values::resolve(description, &provider.settings, &facts)?;
-        let asking = Asking { values: &values, ..asking };
+        let asking = Asking {
+            values: &values,
+            ..asking
+        };
         let account = self.account(&asking, &granted.tokens).await?;
         let missing = judge_difference(description, &flow.asked, &granted)?;
         let origins = Origins {
@@ -255,8 +318,9 @@ impl Oauth {
             revocation: asking.revocation_origin(),
             audience: asking.audience(),
         };
-        let (connection, reconnected) =
-            self.store(flow, &party, granted, facts, account, origins).await?;
+        let (connection, reconnected) = self
+            .store(flow, &party, granted, facts, account, origins)
+            .await?;
         Ok((connection, missing, reconnected))
     }
 
@@ -274,7 +338,10 @@ impl Oauth {
             ));
         }
         if flow.expires_at <= self.world.clock.now() {
-            return Err(Stop::refused("expired", "This sign-in took too long. Start again."));
+            return Err(Stop::refused(
+                "expired",
+                "This sign-in took too long. Start again.",
+            ));
         }
         let path_matches = match &callback.path_provider {
             Some(provider) => *provider == flow.provider && !flow.bare_callback,
@@ -303,7 +370,7 @@ impl Oauth {
             shapes: shapes.as_deref(),
             asked,
             now: self.world.clock.now(),
-            client_secret: asking.client_secret,
+            client_secret: asking.client_secret.map(|s| &s.sealed),
             only: None,
         };
         read(answer, &reading).map_err(|error| match error {
@@ -313,217 +380,5 @@ impl Oauth {
                 format!("The account could not be connected: {error}. Tell an administrator."),
             ),
         })
-    }
-
-    /// Who signed in, if the preset says how to find out. A provider that does
-    /// not tell is no reason to refuse.
-    async fn account(&self, asking: &Asking<'_>, tokens: &TokenSet) -> Result<Option<Account>, Stop> {
-        let Some(identity) = &asking.description.identity else { return Ok(None) };
-        let request =
-            match described_request(asking, &identity.request, TokensRef::Open(tokens), None, None) {
-                Ok(request) => request,
-                Err(RequestError::NoEndpoint(_)) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-        let known = asking.description.known_codes();
-        let answer = match self.sender.send(request, asking.provider.request_timeout).await {
-            Ok(answer) => read_plain(&answer, &identity.request.answer, &known),
-            Err(error) => {
-                tracing::warn!(provider = %asking.provider.name, %error, "the account could not be asked for");
-                return Ok(None);
-            }
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::warn!(provider = %asking.provider.name, %error, "the account could not be read");
-                return Ok(None);
-            }
-        };
-        let guard = SecretGuard::new(tokens, asking.client_secret);
-        let text = |pointer: &String| {
-            let text = countersign_core::token_answer::text_of(answer.value(pointer)?)?;
-            let good = !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
-            (good && guard.admits(&text)).then_some(text)
-        };
-        let Some(mut id) = text(&identity.id) else { return Ok(None) };
-        let label = identity.label.iter().find_map(text).unwrap_or_else(|| id.clone());
-        if let Some(tenant) = identity.tenant.as_ref().and_then(text) {
-            id = format!("{tenant}/{id}");
-        }
-        Ok(Some(Account { id, label }))
-    }
-
-    async fn store(
-        &self,
-        flow: &Flow,
-        party: &Party,
-        granted: Granted,
-        facts: Vec<(String, String)>,
-        account: Option<Account>,
-        origins: Origins,
-    ) -> Result<(Connection, bool), Stop> {
-        let key = flow.connection_key();
-        for _ in 0..ATTEMPTS {
-            let existing = self.load(&key).await?;
-            let old = existing.as_ref().map(|h| &h.connection);
-            if let Some(old) = old {
-                check_account(old, account.as_ref())?;
-            }
-            let now = self.world.clock.now();
-            let id = match old {
-                Some(old) => old.id.clone(),
-                None => new_id(&random_token::<16>(&*self.world.random))?,
-            };
-            let connection = Connection {
-                id,
-                user: flow.user.clone(),
-                team: flow.team.clone(),
-                provider: flow.provider.clone(),
-                resource: flow.resource.clone(),
-                account: account.clone(),
-                credentials: granted.facts.clone(),
-                facts: facts.clone(),
-                origins: origins.clone(),
-                client_id: flow.client_id.clone(),
-                preset_digest: party.preset.digest(),
-                state: State::Connected,
-                generation: old.map_or(1, |old| old.generation + 1),
-                created_at: old.map_or(now, |old| old.created_at),
-                updated_at: now,
-                last_used_at: old.and_then(|old| old.last_used_at),
-            };
-            let document = serde_json::to_vec(&connection).map_err(|e| StoreError::Damaged(e.to_string()))?;
-            let write = Write {
-                key: record_key(&key),
-                expect: existing.as_ref().map_or(Expect::Absent, |held| Expect::At(held.revision)),
-                change: Some(Change {
-                    document,
-                    secret: SecretChange::Set(granted.tokens.framed()),
-                    expires_at: None,
-                }),
-            };
-            match self.world.records.write(vec![write]).await {
-                Ok(_) => return Ok((connection, existing.is_some())),
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Conflict.into())
-    }
-}
-
-fn new_id(random: &str) -> Result<ConnectionId, StoreError> {
-    ConnectionId::parse(&format!("con_{random}")).map_err(|e| StoreError::Damaged(e.to_string()))
-}
-
-fn mix_up() -> Stop {
-    Stop::refused(
-        "mix_up",
-        "The answer came from another provider than the one you were sent to, so nothing was stored. Tell an administrator.",
-    )
-}
-
-/// RFC 9207: the issuer, where one is known. The provider's settings say it:
-/// `issuer`, and `authorization_response_iss_parameter_supported` where it must
-/// be there.
-fn check_issuer(party: &Party, parameters: &Parameters) -> Result<(), Stop> {
-    let settings = &party.provider.settings;
-    let known = settings.get("issuer").and_then(|v| v.as_str());
-    let advertised =
-        settings.get("authorization_response_iss_parameter_supported").and_then(|v| v.as_bool()) == Some(true);
-    match (known, parameters.text("iss")) {
-        (Some(known), Some(given)) if known != given => Err(mix_up()),
-        (Some(_), None) if advertised => Err(mix_up()),
-        _ => Ok(()),
-    }
-}
-
-/// A refusal by the provider, in the preset's words where it has some.
-fn refusal(description: &Description, code: Option<&str>) -> Stop {
-    let code = code.unwrap_or("provider_error");
-    let advice = description.advice(code).unwrap_or(match code {
-        "access_denied" => "You did not allow the access, so nothing was connected. You can try again at any time.",
-        "invalid_scope" => "The provider does not know one of the permissions asked for. Tell an administrator.",
-        "invalid_client" | "unauthorized_client" => {
-            "The provider does not accept Countersign's client id or secret. Tell an administrator."
-        }
-        "invalid_grant" => "The provider says that this sign-in has ended. Start again.",
-        "server_error" | "temporarily_unavailable" => "The provider does not work right now. Try again later.",
-        _ => "The provider refused. Try again, and tell an administrator if it stays so.",
-    });
-    Stop::refused(code, advice)
-}
-
-/// Variables that the callback's query decides, checked.
-fn callback_facts(
-    description: &Description,
-    parameters: &Parameters,
-    code: &str,
-) -> Result<Vec<(String, String)>, Stop> {
-    let mut facts = Vec::new();
-    for variable in &description.variables {
-        let Source::CallbackParameter(name) = &variable.source else { continue };
-        let value = parameters.text(name).filter(|v| *v != code && !code.contains(v));
-        match value.map(|v| check(&variable.kind, v)) {
-            Some(Ok(value)) => facts.push((variable.name.clone(), value)),
-            None if !variable.required || variable.default_value.is_some() => {}
-            Some(Err(_)) | None => {
-                return Err(Stop::refused(
-                    "provider_error",
-                    format!("The provider's answer lacks a usable {}. Tell an administrator.", variable.title),
-                ));
-            }
-        }
-    }
-    Ok(facts)
-}
-
-/// Adds facts, each name once.
-fn keep(facts: &mut Vec<(String, String)>, new: impl IntoIterator<Item = (String, String)>) {
-    for (name, value) in new {
-        facts.retain(|(n, _)| *n != name);
-        facts.push((name, value));
-    }
-}
-
-/// What was asked for and not granted, if the preset does not refuse that.
-fn judge_difference(
-    description: &Description,
-    asked: &ScopeSet,
-    granted: &Granted,
-) -> Result<ScopeSet, Stop> {
-    let mut implications = Implications::default();
-    for scope in &description.scopes {
-        implications.add(&scope.name, scope.prefix, &scope.implies);
-    }
-    let all: ScopeSet = granted.facts.iter().flat_map(|f| f.scopes.iter().cloned()).collect();
-    let takes_scopes = description.authorization.as_ref().is_some_and(|a| !a.scope_parameters.is_empty());
-    let missing =
-        if takes_scopes { implications.missing(&all, asked) } else { ScopeSet::default() };
-    match description.grant_difference {
-        GrantDifference::Refuse if !missing.is_empty() => Err(Stop::refused(
-            "grant_differs",
-            format!(
-                "The provider granted less than is needed ({} is missing), so nothing was connected. Start again and allow all of it.",
-                missing.join(", ")
-            ),
-        )),
-        GrantDifference::Accept => Ok(ScopeSet::default()),
-        GrantDifference::Warn | GrantDifference::Refuse => Ok(missing),
-    }
-}
-
-/// A suspended connection comes back only with the same account.
-fn check_account(old: &Connection, new: Option<&Account>) -> Result<(), Stop> {
-    if old.state != State::Suspended {
-        return Ok(());
-    }
-    match (&old.account, new) {
-        (Some(old), Some(new)) if old.id == new.id => Ok(()),
-        _ => Err(Stop::refused(
-            "other_account",
-            "This connection is on hold until you sign in with the same account as before. Use that account, or disconnect first.",
-        )),
     }
 }

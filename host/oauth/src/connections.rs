@@ -19,7 +19,20 @@ pub(crate) fn record_key(key: &ConnectionKey) -> RecordKey {
 }
 
 fn held(record: Record) -> Result<Held, StoreError> {
-    Ok(Held { connection: parse(&record)?, revision: record.revision, sealed: record.secret })
+    Ok(Held {
+        connection: parse(&record)?,
+        revision: record.revision,
+        sealed: record.secret,
+    })
+}
+
+/// One damaged record does not hide the others.
+fn readable(records: &[Record]) -> impl Iterator<Item = Connection> {
+    records.iter().filter_map(|record| {
+        parse(record)
+            .inspect_err(|error| tracing::error!(%error, "a connection cannot be read"))
+            .ok()
+    })
 }
 
 impl Oauth {
@@ -28,7 +41,12 @@ impl Oauth {
     /// # Errors
     /// The store's.
     pub async fn load(&self, key: &ConnectionKey) -> Result<Option<Held>, StoreError> {
-        self.world.records.get(&record_key(key)).await?.map(held).transpose()
+        self.world
+            .records
+            .get(&record_key(key))
+            .await?
+            .map(held)
+            .transpose()
     }
 
     /// A user's own connections, by provider and resource. Never tokens.
@@ -36,8 +54,12 @@ impl Oauth {
     /// # Errors
     /// The store's.
     pub async fn list(&self, user: &UserName) -> Result<Vec<Connection>, StoreError> {
-        let records = self.world.records.list(Kind::Connection, Some(user.as_str())).await?;
-        let mut connections = records.iter().map(parse::<Connection>).collect::<Result<Vec<_>, _>>()?;
+        let records = self
+            .world
+            .records
+            .list(Kind::Connection, Some(user.as_str()))
+            .await?;
+        let mut connections: Vec<Connection> = readable(&records).collect();
         connections.sort_by_cached_key(|c| c.key().record_name());
         Ok(connections)
     }
@@ -48,11 +70,9 @@ impl Oauth {
     /// The store's.
     pub async fn count(&self, provider: &ProviderName) -> Result<usize, StoreError> {
         let records = self.world.records.list(Kind::Connection, None).await?;
-        let mut count = 0;
-        for record in &records {
-            count += usize::from(parse::<Connection>(record)?.provider == *provider);
-        }
-        Ok(count)
+        Ok(readable(&records)
+            .filter(|c| c.provider == *provider)
+            .count())
     }
 
     /// Holds all of a user's connections until a fresh authorization returns
@@ -63,7 +83,12 @@ impl Oauth {
     pub async fn suspend_all(&self, user: &UserName) -> Result<usize, StoreError> {
         let connections = self.list(user).await?;
         for connection in &connections {
-            self.set_state(&connection.key(), |c| c.state != State::Suspended, State::Suspended).await?;
+            self.set_state(
+                &connection.key(),
+                |c| c.state != State::Suspended,
+                State::Suspended,
+            )
+            .await?;
         }
         Ok(connections.len())
     }
@@ -80,7 +105,8 @@ impl Oauth {
         reason: ReauthReason,
     ) -> Result<(), StoreError> {
         let same = |c: &Connection| c.generation == generation && c.state == State::Connected;
-        self.set_state(key, same, State::NeedsReauth { reason }).await
+        self.set_state(key, same, State::NeedsReauth { reason })
+            .await
     }
 
     async fn set_state(
@@ -90,11 +116,17 @@ impl Oauth {
         state: State,
     ) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
-            let Some(held) = self.load(key).await? else { return Ok(()) };
+            let Some(held) = self.load(key).await? else {
+                return Ok(());
+            };
             if !applies(&held.connection) {
                 return Ok(());
             }
-            let changed = Connection { state, updated_at: self.world.clock.now(), ..held.connection };
+            let changed = Connection {
+                state,
+                updated_at: self.world.clock.now(),
+                ..held.connection
+            };
             let write = put(record_key(key), Expect::At(held.revision), &changed)?;
             match self.world.records.write(vec![write]).await {
                 Err(StoreError::Conflict) => {}
@@ -110,8 +142,13 @@ impl Oauth {
     /// # Errors
     /// The store's, but for a lost race.
     pub async fn touch(&self, key: &ConnectionKey) -> Result<(), StoreError> {
-        let Some(held) = self.load(key).await? else { return Ok(()) };
-        let used = Connection { last_used_at: Some(self.world.clock.now()), ..held.connection };
+        let Some(held) = self.load(key).await? else {
+            return Ok(());
+        };
+        let used = Connection {
+            last_used_at: Some(self.world.clock.now()),
+            ..held.connection
+        };
         let write = put(record_key(key), Expect::At(held.revision), &used)?;
         match self.world.records.write(vec![write]).await {
             Ok(_) | Err(StoreError::Conflict) => Ok(()),

@@ -158,17 +158,29 @@ impl Oauth {
         if !provider.enabled {
             return Err(ConsentError::Disabled(name()));
         }
-        let authorization = description.authorization.as_ref().ok_or_else(|| ConsentError::NoSignIn(name()))?;
+        let authorization = description
+            .authorization
+            .as_ref()
+            .ok_or_else(|| ConsentError::NoSignIn(name()))?;
         let key = ConnectionKey {
             user: begin.user.clone(),
             team: begin.team.clone(),
             provider: provider.name.clone(),
             resource: begin.resource.clone(),
         };
-        let granted = self.load(&key).await?.map(|held| held.connection.scopes()).unwrap_or_default();
+        let granted = self
+            .load(&key)
+            .await?
+            .map(|held| held.connection.scopes())
+            .unwrap_or_default();
         let asked = scopes_to_ask(&begin.scopes, provider, description, &granted);
         let values = Values::resolve(description, &provider.settings, &[])?;
-        let asking = Asking { provider, description, values: &values, client_secret: None };
+        let asking = Asking {
+            provider,
+            description,
+            values: &values,
+            client_secret: None,
+        };
         let endpoint = asking.authorization_endpoint()?;
 
         let with_pkce = match (&authorization.pkce, provider.require_pkce) {
@@ -177,7 +189,8 @@ impl Oauth {
             (Pkce::Required | Pkce::Supported, _) => true,
         };
         let state = random_token::<32>(&*self.world.random);
-        let verifier = with_pkce.then(|| PkceCodeVerifier::new(random_token::<32>(&*self.world.random)));
+        let verifier =
+            with_pkce.then(|| PkceCodeVerifier::new(random_token::<32>(&*self.world.random)));
         let flow = Flow {
             redirect_uri: self.callback_url((!begin.bare_callback).then(|| provider.name.as_str())),
             bare_callback: begin.bare_callback,
@@ -196,8 +209,17 @@ impl Oauth {
             return_to: begin.return_to,
         };
         let parameters = parameters(&flow, party, &values, &granted)?;
-        let challenge = verifier.as_ref().map(PkceCodeChallenge::from_code_verifier_sha256);
-        let url = authorize_url(&endpoint, &flow, &state, challenge, &parameters, &authorization.suppress)?;
+        let challenge = verifier
+            .as_ref()
+            .map(PkceCodeChallenge::from_code_verifier_sha256);
+        let url = authorize_url(
+            &endpoint,
+            &flow,
+            &state,
+            challenge,
+            &parameters,
+            &authorization.suppress,
+        )?;
         self.store_flow(&state, &flow, verifier).await?;
         Ok(url)
     }
@@ -213,8 +235,16 @@ impl Oauth {
             Some(verifier) => SecretChange::Set(Secret::from_text(verifier.into_secret())),
             None => SecretChange::Keep,
         };
-        let change = Change { document, secret, expires_at: Some(flow.expires_at) };
-        let write = Write { key: flow_key(state), expect: Expect::Absent, change: Some(change) };
+        let change = Change {
+            document,
+            secret,
+            expires_at: Some(flow.expires_at),
+        };
+        let write = Write {
+            key: flow_key(state),
+            expect: Expect::Absent,
+            change: Some(change),
+        };
         self.world.records.write(vec![write]).await.map(drop)
     }
 }
@@ -229,7 +259,11 @@ fn scopes_to_ask(
 ) -> ScopeSet {
     let mut asked = wanted.union(&provider.scopes);
     if asked.is_empty() {
-        asked = description.default_scopes.iter().filter_map(|s| Scope::parse(s).ok()).collect();
+        asked = description
+            .default_scopes
+            .iter()
+            .filter_map(|s| Scope::parse(s).ok())
+            .collect();
     }
     // A provider may report scopes that cannot be asked for: only known ones.
     let known = |scope: &&Scope| {
@@ -249,16 +283,25 @@ fn parameters(
     granted: &ScopeSet,
 ) -> Result<Vec<(String, String)>, ConsentError> {
     let (provider, description) = (&*party.provider, party.preset.description());
-    let Some(authorization) = &description.authorization else { return Ok(Vec::new()) };
+    let Some(authorization) = &description.authorization else {
+        return Ok(Vec::new());
+    };
     let mut all = Vec::new();
-    for (i, mut parameter) in scope_parameters(description, &flow.asked).into_iter().enumerate() {
+    for (i, mut parameter) in scope_parameters(description, &flow.asked)
+        .into_iter()
+        .enumerate()
+    {
         if let (0, Offline::Scope(scope)) = (i, &authorization.offline)
             && let Ok(scope) = Scope::parse(scope)
         {
             parameter.scopes.insert(scope);
         }
         if !parameter.scopes.is_empty() || parameter.send_empty {
-            let separator = if parameter.separator.is_empty() { " " } else { &parameter.separator };
+            let separator = if parameter.separator.is_empty() {
+                " "
+            } else {
+                &parameter.separator
+            };
             set(&mut all, parameter.name, parameter.scopes.join(separator));
         }
     }
@@ -310,7 +353,10 @@ fn authorize_url(
     parameters: &[(String, String)],
     suppress: &[String],
 ) -> Result<Url, ConsentError> {
-    if let Some((name, _)) = endpoint.query_pairs().find(|(n, _)| RESERVED[..HOST_ONLY].contains(&&**n)) {
+    if let Some((name, _)) = endpoint
+        .query_pairs()
+        .find(|(n, _)| RESERVED[..HOST_ONLY].contains(&&**n))
+    {
         return Err(ConsentError::Reserved(name.into_owned()));
     }
     let redirect = RedirectUrl::new(flow.redirect_uri.clone())
@@ -329,8 +375,11 @@ fn authorize_url(
     if !suppress.is_empty() {
         // A consent without state could be forged, whatever a preset says.
         let keeps = |name: &String| name == "state" || !suppress.contains(name);
-        let kept: Vec<(String, String)> =
-            url.query_pairs().into_owned().filter(|(name, _)| keeps(name)).collect();
+        let kept: Vec<(String, String)> = url
+            .query_pairs()
+            .into_owned()
+            .filter(|(name, _)| keeps(name))
+            .collect();
         url.query_pairs_mut().clear().extend_pairs(kept);
     }
     Ok(url)

@@ -105,7 +105,10 @@ impl Guard {
         timeout: Duration,
     ) -> Result<Vec<u8>, FetchError> {
         let client = self.client_for(url, trust)?;
-        let request = client.get(url.clone()).header("accept", "application/json").timeout(timeout);
+        let request = client
+            .get(url.clone())
+            .header("accept", "application/json")
+            .timeout(timeout);
         let response = request.send().await.map_err(|e| send_error(&e))?;
         if response.status() != 200 {
             return Err(FetchError::Status(response.status().as_u16()));
@@ -122,13 +125,19 @@ impl Guard {
         match url.scheme() {
             "https" => {}
             "http" if allowed && is_loopback(url) => {}
-            _ => return refused("it is not https (http only for loopback that the operator allows)"),
+            _ => {
+                return refused(
+                    "it is not https (http only for loopback that the operator allows)",
+                );
+            }
         }
         if allowed {
             return Ok(&self.named_by_operator);
         }
         if literal(url).is_some_and(|ip| !is_public(ip)) {
-            return refused("it is a private address that network.allow_private_upstreams does not name");
+            return refused(
+                "it is a private address that network.allow_private_upstreams does not name",
+            );
         }
         Ok(&self.public)
     }
@@ -151,7 +160,9 @@ fn is_this_machine(url: &Url) -> bool {
 fn is_mapped_loopback(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback() || ip.is_unspecified()),
+        IpAddr::V6(ip) => ip
+            .to_ipv4_mapped()
+            .is_some_and(|ip| ip.is_loopback() || ip.is_unspecified()),
     }
 }
 
@@ -170,11 +181,18 @@ pub enum FetchError {
 }
 
 impl Sender for Guard {
-    fn send(&self, request: Outgoing, timeout: Duration) -> BoxFuture<'_, Result<Answer, SendError>> {
+    fn send(
+        &self,
+        request: Outgoing,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Answer, SendError>> {
         Box::pin(async move {
             let parts = request.into_parts();
             let client = self.client_for(&parts.url, Trust::Operator)?;
-            let mut request = client.request(parts.method, parts.url).headers(parts.headers).timeout(timeout);
+            let mut request = client
+                .request(parts.method, parts.url)
+                .headers(parts.headers)
+                .timeout(timeout);
             if let Some(body) = parts.body {
                 request = request.body(body);
             }
@@ -182,13 +200,19 @@ impl Sender for Guard {
             let status = response.status().as_u16();
             let content_type = response.headers().get("content-type").cloned();
             let body = read_capped(response, ANSWER_LIMIT).await?;
-            Ok(Answer::new(status, content_type.as_ref().and_then(|v| v.to_str().ok()), body))
+            Ok(Answer::new(
+                status,
+                content_type.as_ref().and_then(|v| v.to_str().ok()),
+                body,
+            ))
         })
     }
 }
 
 async fn read_capped(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, SendError> {
-    let announced = response.content_length().and_then(|n| usize::try_from(n).ok());
+    let announced = response
+        .content_length()
+        .and_then(|n| usize::try_from(n).ok());
     if announced.is_some_and(|n| n > limit) {
         return Err(SendError::TooLarge);
     }
@@ -246,15 +270,20 @@ impl Resolve for PublicOnly {
 fn tls_config() -> Result<rustls::ClientConfig, GuardError> {
     use rustls_platform_verifier::BuilderVerifierExt as _;
     let builder = || {
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| GuardError(e.to_string()))
+        rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| GuardError(e.to_string()))
     };
     let mut config = match builder()?.with_platform_verifier() {
         Ok(verified) => verified.with_no_client_auth(),
         Err(_) => {
-            let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-            builder()?.with_root_certificates(roots).with_no_client_auth()
+            let roots: rustls::RootCertStore =
+                webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+            builder()?
+                .with_root_certificates(roots)
+                .with_no_client_auth()
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -281,12 +310,28 @@ mod tests {
     fn a_private_address_is_refused_however_it_is_written() {
         let guard = guard(&[], &[]);
         for url in [
-            "https://127.0.0.1/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/",
-            "https://127.1/", "https://10.0.0.1/", "https://172.31.255.255/", "https://192.168.0.1/",
-            "https://169.254.169.254/latest/meta-data/", "https://100.100.100.200/", "https://0.0.0.0/",
-            "https://[::1]/", "https://[::]/", "https://[fd00:ec2::254]/", "https://[fe80::1]/",
-            "https://[::ffff:127.0.0.1]/", "https://[::ffff:a9fe:a9fe]/", "https://[64:ff9b::7f00:1]/",
-            "https://[2002:7f00:1::]/", "http://127.0.0.1/", "http://example.com/", "ftp://example.com/",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0177.0.0.1/",
+            "https://127.1/",
+            "https://10.0.0.1/",
+            "https://172.31.255.255/",
+            "https://192.168.0.1/",
+            "https://169.254.169.254/latest/meta-data/",
+            "https://100.100.100.200/",
+            "https://0.0.0.0/",
+            "https://[::1]/",
+            "https://[::]/",
+            "https://[fd00:ec2::254]/",
+            "https://[fe80::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:a9fe:a9fe]/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://[2002:7f00:1::]/",
+            "http://127.0.0.1/",
+            "http://example.com/",
+            "ftp://example.com/",
             "file:///etc/passwd",
         ] {
             assert!(!verdict(&guard, url, Trust::Operator), "{url}");
@@ -299,7 +344,11 @@ mod tests {
     #[test]
     fn the_operators_allowlist_applies_to_what_an_administrator_wrote_only() {
         let guard = guard(&["127.0.0.1:*", "10.0.0.7:443"], &[]);
-        for url in ["http://127.0.0.1:9/", "http://localhost:9/", "https://10.0.0.7/"] {
+        for url in [
+            "http://127.0.0.1:9/",
+            "http://localhost:9/",
+            "https://10.0.0.7/",
+        ] {
             assert!(verdict(&guard, url, Trust::Operator), "{url}");
             assert!(!verdict(&guard, url, Trust::Outside), "{url}");
         }
@@ -309,10 +358,17 @@ mod tests {
 
     #[test]
     fn countersign_never_calls_itself() {
-        let guard = guard(&["127.0.0.1:*"], &["http://127.0.0.1:8700", "https://cs.example.com"]);
+        let guard = guard(
+            &["127.0.0.1:*"],
+            &["http://127.0.0.1:8700", "https://cs.example.com"],
+        );
         for url in [
-            "http://127.0.0.1:8700/", "http://localhost:8700/", "http://127.0.0.2:8700/",
-            "https://[::ffff:127.0.0.1]:8700/", "https://0.0.0.0:8700/", "https://cs.example.com/x",
+            "http://127.0.0.1:8700/",
+            "http://localhost:8700/",
+            "http://127.0.0.2:8700/",
+            "https://[::ffff:127.0.0.1]:8700/",
+            "https://0.0.0.0:8700/",
+            "https://cs.example.com/x",
         ] {
             assert!(!verdict(&guard, url, Trust::Operator), "{url}");
         }
@@ -323,7 +379,12 @@ mod tests {
     async fn a_name_that_resolves_to_a_private_address_is_refused_after_resolution() {
         let guard = guard(&[], &[]);
         let url = Url::parse("https://localhost:9/").unwrap();
-        let result = guard.fetch(&url, Trust::Outside, 100, Duration::from_secs(5)).await;
-        assert!(matches!(result, Err(FetchError::Send(SendError::Refused(_)))), "{result:?}");
+        let result = guard
+            .fetch(&url, Trust::Outside, 100, Duration::from_secs(5))
+            .await;
+        assert!(
+            matches!(result, Err(FetchError::Send(SendError::Refused(_)))),
+            "{result:?}"
+        );
     }
 }

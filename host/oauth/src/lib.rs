@@ -10,13 +10,13 @@
 //! types would need.
 #![forbid(unsafe_code)]
 
+pub mod callback;
 pub mod connections;
 pub mod consent;
 pub mod http;
 pub mod links;
 pub mod refresh;
 pub mod revoke;
-mod callback;
 mod service;
 mod waiters;
 

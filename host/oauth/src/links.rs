@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use countersign_core::names::{Digest, ProviderName, ServerName, TeamName, UserName};
-use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, load, put_until, random_token};
+use countersign_core::ports::{
+    Expect, Kind, RecordKey, StoreError, delete, load, put_until, random_token,
+};
 use countersign_core::scope::ScopeSet;
 use countersign_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -59,7 +61,9 @@ pub struct LinkRequest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Used, ended, or never made.
-    #[error("this link has been used or has ended: ask your agent to try again, or connect from the Connections page")]
+    #[error(
+        "this link has been used or has ended: ask your agent to try again, or connect from the Connections page"
+    )]
     Unknown,
     /// Made for somebody else; nothing was stored.
     #[error("this link was made for another user: sign in as the user whose agent asked")]
@@ -85,8 +89,25 @@ impl Oauth {
         url.set_path(&format!("/connect/{}", request.provider));
         url.set_query(Some(&format!("link={id}")));
         let expires_at = self.world.clock.now().plus(LINK_LIFETIME);
-        let LinkRequest { user, team, provider, resource, server, client_name, scopes } = request;
-        let link = Link { user, team, provider, resource, server, client_name, scopes, expires_at };
+        let LinkRequest {
+            user,
+            team,
+            provider,
+            resource,
+            server,
+            client_name,
+            scopes,
+        } = request;
+        let link = Link {
+            user,
+            team,
+            provider,
+            resource,
+            server,
+            client_name,
+            scopes,
+            expires_at,
+        };
         let write = put_until(key(&id), Expect::Absent, &link, Some(expires_at))?;
         self.world.records.write(vec![write]).await?;
         Ok(url)
@@ -97,7 +118,9 @@ impl Oauth {
     /// # Errors
     /// [`LinkError`]; another user learns nothing of what it is for.
     pub async fn peek_link(&self, id: &str, user: &UserName) -> Result<Link, LinkError> {
-        let (link, _) = load::<Link>(&*self.world.records, &key(id)).await?.ok_or(LinkError::Unknown)?;
+        let (link, _) = load::<Link>(&*self.world.records, &key(id))
+            .await?
+            .ok_or(LinkError::Unknown)?;
         self.check(link, user)
     }
 
@@ -107,9 +130,16 @@ impl Oauth {
     /// [`LinkError`]; another user's attempt does not use it up.
     pub async fn take_link(&self, id: &str, user: &UserName) -> Result<Link, LinkError> {
         let key = key(id);
-        let (link, revision) = load::<Link>(&*self.world.records, &key).await?.ok_or(LinkError::Unknown)?;
+        let (link, revision) = load::<Link>(&*self.world.records, &key)
+            .await?
+            .ok_or(LinkError::Unknown)?;
         let link = self.check(link, user)?;
-        match self.world.records.write(vec![delete(key, Expect::At(revision))]).await {
+        match self
+            .world
+            .records
+            .write(vec![delete(key, Expect::At(revision))])
+            .await
+        {
             Ok(_) => Ok(link),
             Err(StoreError::Conflict) => Err(LinkError::Unknown),
             Err(error) => Err(error.into()),

@@ -9,12 +9,12 @@ use countersign_core::names::ConnectionId;
 use countersign_core::ports::{Kind, RecordKey, Revision, StoreError, World, parse, random_token};
 use countersign_core::preset::Preset;
 use countersign_core::provider::Provider;
-use countersign_core::request::Sender;
+use countersign_core::request::{BoundSecret, Sender};
 use countersign_core::secret::Sealed;
 use countersign_core::time::Timestamp;
 use url::Url;
 
-use crate::refresh::Flight;
+use crate::refresh::{Flight, FlightKey};
 use crate::waiters::Waiters;
 
 /// A provider and the preset version in force for it.
@@ -45,7 +45,7 @@ pub struct Oauth {
     /// Names this process in leases.
     pub(crate) holder: String,
     /// Renewals under way.
-    pub(crate) flights: Mutex<HashMap<ConnectionId, Flight>>,
+    pub(crate) flights: Mutex<HashMap<FlightKey, Flight>>,
     /// Until when a renewal that may wait is not tried again.
     pub(crate) resting: Mutex<HashMap<ConnectionId, Timestamp>>,
     /// When a renewal was last forced.
@@ -80,35 +80,30 @@ impl Oauth {
     }
 
     /// The provider's client secret, still sealed; none for public clients.
-    pub(crate) async fn client_secret(&self, provider: &Provider) -> Result<Option<ClientSecret>, SecretError> {
+    pub(crate) async fn client_secret(
+        &self,
+        provider: &Provider,
+    ) -> Result<Option<BoundSecret>, SecretError> {
         #[derive(serde::Deserialize)]
         struct Facts {
             #[serde(default)]
             hosts: Vec<HostPattern>,
         }
-        let Some(name) = &provider.client_secret_ref else { return Ok(None) };
+        let Some(name) = &provider.client_secret_ref else {
+            return Ok(None);
+        };
         let key = RecordKey::new(Kind::Secret, name.as_str());
-        let record = self.world.records.get(&key).await?.ok_or_else(|| SecretError::Missing(name.to_string()))?;
+        let record = self
+            .world
+            .records
+            .get(&key)
+            .await?
+            .ok_or_else(|| SecretError::Missing(name.to_string()))?;
         let Facts { hosts } = parse(&record)?;
-        let sealed = record.secret.ok_or_else(|| SecretError::Missing(name.to_string()))?;
-        Ok(Some(ClientSecret { name: name.to_string(), hosts, sealed }))
-    }
-}
-
-/// A client secret and where it may go.
-pub(crate) struct ClientSecret {
-    name: String,
-    hosts: Vec<HostPattern>,
-    pub(crate) sealed: Sealed,
-}
-
-impl ClientSecret {
-    /// Refuses a destination the secret is not bound to.
-    pub(crate) fn check(&self, url: &Url) -> Result<(), SecretError> {
-        if self.hosts.is_empty() || self.hosts.iter().any(|h| h.matches(url)) {
-            return Ok(());
-        }
-        Err(SecretError::Bound { name: self.name.clone(), to: url.origin().ascii_serialization() })
+        let sealed = record
+            .secret
+            .ok_or_else(|| SecretError::Missing(name.to_string()))?;
+        Ok(Some(BoundSecret { sealed, hosts }))
     }
 }
 
@@ -118,14 +113,6 @@ pub enum SecretError {
     /// It is not stored.
     #[error("the secret {0} is not set: an administrator can set it with `secret set {0}`")]
     Missing(String),
-    /// It may not be sent there.
-    #[error("the secret {name} is not bound to {to}: an administrator can change that with `secret set {name} --hosts`")]
-    Bound {
-        /// Which.
-        name: String,
-        /// Where it was to go.
-        to: String,
-    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

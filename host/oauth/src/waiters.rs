@@ -17,7 +17,10 @@ impl Waiters {
     pub(crate) fn subscribe(&self, key: &ConnectionKey) -> watch::Receiver<()> {
         let mut waiters = lock(&self.0);
         waiters.retain(|_, sender| sender.receiver_count() > 0);
-        waiters.entry(key.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
+        waiters
+            .entry(key.clone())
+            .or_insert_with(|| watch::channel(()).0)
+            .subscribe()
     }
 
     /// Wakes everybody who waits for this key.

@@ -11,8 +11,12 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 const STYLE: &str = include_str!("../assets/style.css");
 const MARK: &str = include_str!("../assets/mark.svg");
 
-static STYLE_HREF: LazyLock<String> =
-    LazyLock::new(|| format!("/assets/style.css?v={}", Digest::of(STYLE.as_bytes()).short()));
+static STYLE_HREF: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "/assets/style.css?v={}",
+        Digest::of(STYLE.as_bytes()).short()
+    )
+});
 
 /// The address of the style sheet; it changes with its content.
 pub(crate) fn style_href() -> &'static str {
@@ -23,8 +27,14 @@ pub(crate) fn style_href() -> &'static str {
 /// answers may be cached for ever.
 pub fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/assets/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
-        .route("/assets/mark.svg", get(|| async { file("image/svg+xml", MARK) }))
+        .route(
+            "/assets/style.css",
+            get(|| async { file("text/css; charset=utf-8", STYLE) }),
+        )
+        .route(
+            "/assets/mark.svg",
+            get(|| async { file("image/svg+xml", MARK) }),
+        )
 }
 
 fn file(content_type: &'static str, body: &'static str) -> Response {

@@ -2,7 +2,8 @@
 
 use axum::response::{Html, IntoResponse, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
@@ -73,7 +74,10 @@ impl<'a> Page<'a> {
     #[must_use]
     pub fn form_target(mut self, source: impl Into<String>) -> Self {
         let source = source.into();
-        if source.bytes().all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b)) {
+        if source
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b";,'\"".contains(&b))
+        {
             self.form_targets.push(source);
         }
         self
@@ -144,19 +148,25 @@ fn top(viewer: &Viewer<'_>) -> Markup {
 
 impl IntoResponse for Page<'_> {
     fn into_response(self) -> Response {
-        let policy = HeaderValue::from_str(&self.policy())
-            .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        let policy = HeaderValue::from_str(&self.policy()).unwrap_or(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
         let fixed: [(HeaderName, &str); 5] = [
             (CACHE_CONTROL, "no-store"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (X_FRAME_OPTIONS, "DENY"),
             // Not `no-referrer`: it makes browsers send `Origin: null` with our own forms.
             (REFERRER_POLICY, "same-origin"),
-            (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+            (
+                HeaderName::from_static("cross-origin-opener-policy"),
+                "same-origin",
+            ),
         ];
         let status = self.status;
         let mut response = (status, fixed, Html(self.markup().into_string())).into_response();
-        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        response
+            .headers_mut()
+            .insert(CONTENT_SECURITY_POLICY, policy);
         response
     }
 }

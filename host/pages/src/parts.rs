@@ -116,13 +116,25 @@ impl<'a> Field<'a> {
     /// A line of text.
     #[must_use]
     pub fn text(label: &'a str, name: &'a str) -> Self {
-        Self { label, name, kind: "text", value: "", hint: "", autocomplete: "off", required: true }
+        Self {
+            label,
+            name,
+            kind: "text",
+            value: "",
+            hint: "",
+            autocomplete: "off",
+            required: true,
+        }
     }
 
     /// A password; its value is never filled in.
     #[must_use]
     pub fn password(label: &'a str, name: &'a str) -> Self {
-        Self { kind: "password", autocomplete: "current-password", ..Self::text(label, name) }
+        Self {
+            kind: "password",
+            autocomplete: "current-password",
+            ..Self::text(label, name)
+        }
     }
 
     /// What is in it already.

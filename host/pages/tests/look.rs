@@ -9,7 +9,12 @@ use maud::html;
 use tower::ServiceExt as _;
 
 async fn text(response: axum::response::Response) -> String {
-    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .expect("body")
+        .to_bytes();
     String::from_utf8(bytes.to_vec()).expect("utf-8")
 }
 
@@ -25,7 +30,7 @@ fn whatever_is_put_in_comes_out_escaped() {
     for markup in drawn {
         let text = markup.into_string();
         assert!(!text.contains("<script"), "{text}");
-        assert!(!text.contains("\"><"), "{text}");
+        assert!(!text.contains(evil), "{text}");
     }
 }
 
@@ -37,36 +42,81 @@ fn a_password_is_never_filled_in() {
 
 #[test]
 fn a_link_button_leads_only_to_this_host() {
-    for bad in ["https://evil.example", "//evil.example", "javascript:alert(1)", "/\\evil.example"] {
-        assert!(!link_button(Look::Plain, "Go", bad).into_string().contains("href"), "{bad}");
+    for bad in [
+        "https://evil.example",
+        "//evil.example",
+        "javascript:alert(1)",
+        "/\\evil.example",
+    ] {
+        assert!(
+            !link_button(Look::Plain, "Go", bad)
+                .into_string()
+                .contains("href"),
+            "{bad}"
+        );
     }
-    assert!(link_button(Look::Plain, "Go", "/connections").into_string().contains("href"));
+    assert!(
+        link_button(Look::Plain, "Go", "/connections")
+            .into_string()
+            .contains("href")
+    );
 }
 
 #[tokio::test]
 async fn a_page_allows_no_script_and_no_frame_and_is_not_stored() {
-    let viewer = Viewer { name: "alice", csrf: "tok", admin: false };
-    let page = Page::new("Hi").viewer(viewer).form_target("https://agent.example").form_target("x; script-src *");
+    let viewer = Viewer {
+        name: "alice",
+        csrf: "tok",
+        admin: false,
+    };
+    let page = Page::new("Hi")
+        .viewer(viewer)
+        .form_target("https://agent.example")
+        .form_target("x; script-src *");
     let response = page.body(html! { p { "there" } }).into_response();
-    let csp = response.headers()["content-security-policy"].to_str().expect("ascii").to_owned();
-    assert!(csp.starts_with("default-src 'none';") && csp.contains("frame-ancestors 'none'"), "{csp}");
-    assert!(csp.ends_with("form-action 'self' https://agent.example"), "{csp}");
+    let csp = response.headers()["content-security-policy"]
+        .to_str()
+        .expect("ascii")
+        .to_owned();
+    assert!(
+        csp.starts_with("default-src 'none';") && csp.contains("frame-ancestors 'none'"),
+        "{csp}"
+    );
+    assert!(
+        csp.ends_with("form-action 'self' https://agent.example"),
+        "{csp}"
+    );
     assert_eq!(response.headers()["cache-control"], "no-store");
     assert_eq!(response.headers()["referrer-policy"], "same-origin");
     let body = text(response).await;
-    assert!(!body.contains("<script") && !body.contains("style=\""), "{body}");
+    assert!(
+        !body.contains("<script") && !body.contains("style=\""),
+        "{body}"
+    );
     assert!(body.contains("name=\"csrf\" value=\"tok\""), "{body}");
     assert!(!body.contains("/admin"), "{body}");
 }
 
 #[tokio::test]
 async fn the_style_sheet_is_found_where_the_page_says() {
-    let body = text(message(StatusCode::NOT_FOUND, "Nothing here", "Look elsewhere.")).await;
-    let (_, rest) = body.split_once("rel=\"stylesheet\" href=\"").expect("a link");
+    let body = text(message(
+        StatusCode::NOT_FOUND,
+        "Nothing here",
+        "Look elsewhere.",
+    ))
+    .await;
+    let (_, rest) = body
+        .split_once("rel=\"stylesheet\" href=\"")
+        .expect("a link");
     let (href, _) = rest.split_once('"').expect("closed");
-    let request = Request::get(href).body(axum::body::Body::empty()).expect("request");
+    let request = Request::get(href)
+        .body(axum::body::Body::empty())
+        .expect("request");
     let response = assets::<()>().oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["content-type"], "text/css; charset=utf-8");
+    assert_eq!(
+        response.headers()["content-type"],
+        "text/css; charset=utf-8"
+    );
     assert!(href.contains("?v="));
 }

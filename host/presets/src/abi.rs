@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use countersign_core::preset::{Call, Description, GrantFacts, Hooks, PresetFault, TokenShape, Verdict};
+use countersign_core::preset::{
+    Call, Description, GrantFacts, Hooks, PresetFault, TokenShape, Verdict,
+};
 use wasmtime::component::Component;
 
 use crate::engine::{EngineConfig, SizeClass};
@@ -54,14 +56,27 @@ pub(crate) trait Guest: Send + Sync {
         grant: &GrantFacts<'_>,
     ) -> Result<Verdict, PresetFault>;
 
-    fn authorize_parameters(&self, settings: &str, scopes: Vec<String>) -> Result<Vec<(String, String)>, PresetFault>;
+    fn authorize_parameters(
+        &self,
+        settings: &str,
+        scopes: Vec<String>,
+    ) -> Result<Vec<(String, String)>, PresetFault>;
 
     fn token_answer(&self, status: u16, masked_body: &str) -> Result<Vec<TokenShape>, PresetFault>;
 
     /// Whether the refusal is final.
-    fn refresh_error(&self, status: u16, code: Option<&str>, masked_body: &str) -> Result<bool, PresetFault>;
+    fn refresh_error(
+        &self,
+        status: u16,
+        code: Option<&str>,
+        masked_body: &str,
+    ) -> Result<bool, PresetFault>;
 
-    fn filter_tools(&self, tools: &[String], grant: &GrantFacts<'_>) -> Result<Vec<String>, PresetFault>;
+    fn filter_tools(
+        &self,
+        tools: &[String],
+        grant: &GrantFacts<'_>,
+    ) -> Result<Vec<String>, PresetFault>;
 }
 
 /// What a guest is prepared from.

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use countersign_core::names::Digest;
-use countersign_core::preset::{Call, Description, GrantFacts, Preset, PresetFault, TokenShape, Verdict};
+use countersign_core::preset::{
+    Call, Description, GrantFacts, Preset, PresetFault, TokenShape, Verdict,
+};
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Scope, ScopeSet};
 
+use crate::approval::{Approval, canonical_settings};
 use crate::check::{self, CheckError, Declared};
 use crate::load::{LoadError, SharedLoaded, only_what_the_host_does, self_test};
-use crate::permissions::{Approval, PermissionSet, canonical_settings};
+use crate::permissions::PermissionSet;
 use crate::symbols::Symbols;
 
 /// Implements [`Preset`]; immutable, so a call that holds it finishes on it.
@@ -29,17 +32,35 @@ impl Bound {
     /// A [`LoadError`]: this version can't serve this provider.
     pub(crate) fn new(loaded: &SharedLoaded, provider: &Provider) -> Result<Arc<Self>, LoadError> {
         let settings = canonical_settings(&provider.settings);
-        let described = loaded.guest.describe(&settings).map_err(LoadError::Describe)?;
+        let described = loaded
+            .guest
+            .describe(&settings)
+            .map_err(LoadError::Describe)?;
         let description = described.description;
-        check::check(&description, &loaded.name, loaded.guest.exported_hooks(), &provider.settings, false)?;
+        check::check(
+            &description,
+            &loaded.name,
+            loaded.guest.exported_hooks(),
+            &provider.settings,
+            false,
+        )?;
         only_what_the_host_does(&description)?;
         self_test(&*loaded.guest, &description, &settings)?;
         let permissions = {
-            let symbols = Symbols::new(&description, &provider.settings, false)
-                .map_err(|error| CheckError::Template { place: "variables".into(), error })?;
+            let symbols =
+                Symbols::new(&description, &provider.settings, false).map_err(|error| {
+                    CheckError::Template {
+                        place: "variables".into(),
+                        error,
+                    }
+                })?;
             PermissionSet::resolve(&description, &loaded.imports, provider, &symbols)?
         };
-        let approval = Approval { digest: loaded.digest, settings: Digest::of(settings.as_bytes()), permissions };
+        let approval = Approval {
+            digest: loaded.digest,
+            settings: Digest::of(settings.as_bytes()),
+            permissions,
+        };
         Ok(Arc::new(Self {
             loaded: Arc::clone(loaded),
             settings,
@@ -63,7 +84,9 @@ impl Bound {
     fn wants_arguments(&self, call: &Call<'_>) -> bool {
         self.description.wants.arguments
             && (self.arguments_of.is_empty()
-                || call.name.is_some_and(|name| self.arguments_of.iter().any(|n| n == name)))
+                || call
+                    .name
+                    .is_some_and(|name| self.arguments_of.iter().any(|n| n == name)))
     }
 
     /// Only what the description wants to be told.
@@ -87,24 +110,47 @@ impl Preset for Bound {
     }
 
     fn evaluate(&self, call: &Call<'_>, grant: &GrantFacts<'_>) -> Result<Verdict, PresetFault> {
-        let call = Call { arguments: call.arguments.filter(|_| self.wants_arguments(call)), ..call.clone() };
-        let settings = self.description.wants.settings.then_some(self.settings.as_str());
-        let verdict = self.loaded.guest.evaluate(&call, settings, &self.facts_for(grant))?;
+        let call = Call {
+            arguments: call.arguments.filter(|_| self.wants_arguments(call)),
+            ..call.clone()
+        };
+        let settings = self
+            .description
+            .wants
+            .settings
+            .then_some(self.settings.as_str());
+        let verdict = self
+            .loaded
+            .guest
+            .evaluate(&call, settings, &self.facts_for(grant))?;
         check::check_verdict(&verdict, &self.declared)?;
         Ok(verdict)
     }
 
-    fn authorize_parameters(&self, scopes: &ScopeSet) -> Result<Vec<(String, String)>, PresetFault> {
+    fn authorize_parameters(
+        &self,
+        scopes: &ScopeSet,
+    ) -> Result<Vec<(String, String)>, PresetFault> {
         if !self.description.hooks.authorize_parameters {
             return Ok(Vec::new());
         }
-        let scopes = scopes.iter().map(|s: &Scope| s.as_str().to_owned()).collect();
-        let parameters = self.loaded.guest.authorize_parameters(&self.settings, scopes)?;
+        let scopes = scopes
+            .iter()
+            .map(|s: &Scope| s.as_str().to_owned())
+            .collect();
+        let parameters = self
+            .loaded
+            .guest
+            .authorize_parameters(&self.settings, scopes)?;
         check::check_authorize_parameters(&parameters, &self.description)?;
         Ok(parameters)
     }
 
-    fn token_answer(&self, status: u16, masked_body: &str) -> Result<Option<Vec<TokenShape>>, PresetFault> {
+    fn token_answer(
+        &self,
+        status: u16,
+        masked_body: &str,
+    ) -> Result<Option<Vec<TokenShape>>, PresetFault> {
         if !self.description.hooks.token_answer {
             return Ok(None);
         }
@@ -114,19 +160,40 @@ impl Preset for Bound {
         Ok(Some(shapes))
     }
 
-    fn refresh_error(&self, status: u16, code: Option<&str>, masked_body: &str) -> Result<Option<bool>, PresetFault> {
+    fn refresh_error(
+        &self,
+        status: u16,
+        code: Option<&str>,
+        masked_body: &str,
+    ) -> Result<Option<bool>, PresetFault> {
         if !self.description.hooks.refresh_error {
             return Ok(None);
         }
-        self.loaded.guest.refresh_error(status, code, masked_body).map(Some)
+        self.loaded
+            .guest
+            .refresh_error(status, code, masked_body)
+            .map(Some)
     }
 
-    fn filter_tools(&self, tools: &[String], grant: &GrantFacts<'_>) -> Result<Option<Vec<String>>, PresetFault> {
+    fn filter_tools(
+        &self,
+        tools: &[String],
+        grant: &GrantFacts<'_>,
+    ) -> Result<Option<Vec<String>>, PresetFault> {
         if !self.description.hooks.filter_tools {
             return Ok(None);
         }
-        let kept = self.loaded.guest.filter_tools(tools, &self.facts_for(grant))?;
+        let kept = self
+            .loaded
+            .guest
+            .filter_tools(tools, &self.facts_for(grant))?;
         // A name that was not given is ignored: the hook may only take away.
-        Ok(Some(tools.iter().filter(|tool| kept.contains(tool)).cloned().collect()))
+        Ok(Some(
+            tools
+                .iter()
+                .filter(|tool| kept.contains(tool))
+                .cloned()
+                .collect(),
+        ))
     }
 }

@@ -12,194 +12,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use countersign_core::names::{Digest, PresetName, ProviderName};
-use countersign_core::preset::{Description, Preset};
+use countersign_core::preset::Preset;
 use countersign_core::provider::Provider;
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use crate::approval::Approval;
 use crate::bound::Bound;
-use crate::engine::{EngineConfig, EngineError, Sandboxes};
-use crate::load::{self, LoadError, Loaded};
-use crate::permissions::{Approval, PermissionDifference, PermissionSet, hook_names};
+use crate::engine::{EngineConfig, Sandboxes};
+use crate::load::{self, LoadError};
 
 mod bindings;
 mod files;
+mod report;
 mod watch;
 
 use bindings::Bindings;
 use files::Files;
+use report::inspection;
+pub use report::{
+    BindError, BindingStatus, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
+    Proposal, Serving,
+};
 
 /// Events kept for a subscriber that is slow.
 const BACKLOG: usize = 256;
-
-/// The catalog could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// No sandboxes.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The directory is not there and cannot be made, or can't be listed.
-    #[error("the catalog directory {dir} cannot be used: {error}; set server.catalog_dir to a directory this process can read")]
-    Directory {
-        /// As configured.
-        dir: String,
-        /// What the system said.
-        error: std::io::Error,
-    },
-}
-
-/// A preset serves no calls of this provider yet.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum BindError {
-    /// No file of that name.
-    #[error("the catalog has no preset {0}: put {0}-VERSION.wasm into the catalog directory")]
-    Unknown(PresetName),
-    /// There are files, and none may be used.
-    #[error("the preset {preset} cannot serve this provider: {reason}")]
-    Refused {
-        /// The preset.
-        preset: PresetName,
-        /// File and reason of the newest one.
-        reason: String,
-    },
-    /// It waits for an administrator.
-    #[error("the preset {} {} is not approved for the provider {}: look at it with `preset inspect`, then `preset approve`", .0.preset, .0.version, .0.provider)]
-    NeedsApproval(Box<Proposal>),
-}
-
-/// A version that waits for approval.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Proposal {
-    /// For whom.
-    pub provider: ProviderName,
-    /// Which preset.
-    pub preset: PresetName,
-    /// The file's name.
-    pub file: String,
-    /// As the file name says.
-    pub version: String,
-    /// What to store when it is agreed to.
-    pub approval: Approval,
-    /// Against what serves now, or else what was approved last.
-    pub difference: PermissionDifference,
-}
-
-/// A version that serves.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Serving {
-    /// As the file name says.
-    pub version: String,
-    /// Of the component.
-    pub digest: Digest,
-    /// What it was approved for.
-    pub permissions: PermissionSet,
-}
-
-/// How a provider stands with its preset.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BindingStatus {
-    /// The preset's name.
-    pub preset: PresetName,
-    /// What calls are judged by.
-    pub serving: Option<Serving>,
-    /// What waits.
-    pub pending: Option<Proposal>,
-    /// Why a newer version than the one that serves is refused.
-    pub refusal: Option<String>,
-}
-
-/// Whether a file can be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum FileState {
-    /// It loaded.
-    Loaded,
-    /// It loaded, and refuses empty settings: a provider's settings decide.
-    NeedsSettings {
-        /// In the preset's words.
-        reason: String,
-    },
-    /// It is refused.
-    Refused {
-        /// Why, and what to do.
-        reason: String,
-    },
-}
-
-/// A file of the catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CatalogEntry {
-    /// The file's name.
-    pub file: String,
-    /// The preset, if the file name says one.
-    pub preset: Option<PresetName>,
-    /// As the file name says.
-    pub version: Option<String>,
-    /// Of the content that may serve: the last good one.
-    pub digest: Option<Digest>,
-    /// In bytes, of the same content.
-    pub size: Option<u64>,
-    /// Of the content that is there now.
-    #[serde(flatten)]
-    pub state: FileState,
-}
-
-/// A closer look at a component.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Inspection {
-    /// The file.
-    #[serde(flatten)]
-    pub entry: CatalogEntry,
-    /// Host interfaces with functions that it imports.
-    pub imports: Vec<String>,
-    /// Hooks that it exports.
-    pub hooks: Vec<String>,
-    /// What it says of itself, if the settings suit it.
-    pub description: Option<Description>,
-}
-
-/// What changed. For audit and telemetry.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum CatalogEvent {
-    /// A file was loaded.
-    Loaded {
-        /// The file's name.
-        file: String,
-        /// Of its content.
-        digest: Digest,
-    },
-    /// A file was refused; what was good before goes on.
-    Refused {
-        /// The file's name.
-        file: String,
-        /// Why.
-        reason: String,
-    },
-    /// A file is gone.
-    Removed {
-        /// The file's name.
-        file: String,
-    },
-    /// Another version serves a provider from now on.
-    Swapped {
-        /// For whom.
-        provider: ProviderName,
-        /// What served before.
-        from: Option<Digest>,
-        /// What serves now.
-        to: Digest,
-        /// Set when nobody was asked, because it may do no more than what was
-        /// approved: to be stored like any approval.
-        automatic: Option<Approval>,
-    },
-    /// A version waits for approval.
-    Pending {
-        /// What waits.
-        proposal: Box<Proposal>,
-    },
-}
 
 /// The catalog.
 pub struct Catalog {
@@ -222,7 +59,10 @@ impl Catalog {
     /// # Errors
     /// [`OpenError`].
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Arc<Self>, OpenError> {
-        let unusable = |error| OpenError::Directory { dir: dir.display().to_string(), error };
+        let unusable = |error| OpenError::Directory {
+            dir: dir.display().to_string(),
+            error,
+        };
         std::fs::create_dir_all(dir).map_err(unusable)?;
         std::fs::read_dir(dir).map_err(unusable)?;
         let this = Arc::new(Self {
@@ -256,9 +96,13 @@ impl Catalog {
     ///
     /// # Errors
     /// [`BindError`] if nothing serves it now.
-    pub fn bind(&self, provider: &Provider, approvals: &[Approval]) -> Result<Arc<dyn Preset>, BindError> {
-        let candidates = lock(&self.files).candidates(&provider.preset);
+    pub fn bind(
+        &self,
+        provider: &Provider,
+        approvals: &[Approval],
+    ) -> Result<Arc<dyn Preset>, BindError> {
         let mut bindings = lock(&self.bindings);
+        let candidates = lock(&self.files).candidates(&provider.preset);
         bindings.set(provider, approvals, candidates, &mut self.reporter());
         self.serving.store(Arc::new(bindings.serving()));
         let bound = bindings.outcome(&provider.name);
@@ -346,8 +190,11 @@ impl Catalog {
     fn swap(&self) {
         let mut bindings = lock(&self.bindings);
         let files = lock(&self.files);
-        let candidates: Vec<_> =
-            bindings.presets().into_iter().map(|name| (files.candidates(&name), name)).collect();
+        let candidates: Vec<_> = bindings
+            .presets()
+            .into_iter()
+            .map(|name| (files.candidates(&name), name))
+            .collect();
         drop(files);
         for (candidates, name) in candidates {
             bindings.refresh(&name, &candidates, &mut self.reporter());
@@ -358,10 +205,19 @@ impl Catalog {
     fn reporter(&self) -> impl FnMut(CatalogEvent) + '_ {
         |event| {
             match &event {
-                CatalogEvent::Refused { file, reason } => tracing::warn!(file, reason, "preset refused"),
-                CatalogEvent::Loaded { file, digest } => tracing::info!(file, %digest, "preset loaded"),
+                CatalogEvent::Refused { file, reason } => {
+                    tracing::warn!(file, reason, "preset refused")
+                }
+                CatalogEvent::Loaded { file, digest } => {
+                    tracing::info!(file, %digest, "preset loaded")
+                }
                 CatalogEvent::Removed { file } => tracing::info!(file, "preset file removed"),
-                CatalogEvent::Swapped { provider, to, automatic, .. } => {
+                CatalogEvent::Swapped {
+                    provider,
+                    to,
+                    automatic,
+                    ..
+                } => {
                     tracing::info!(%provider, digest = %to, automatic = automatic.is_some(), "preset swapped");
                 }
                 CatalogEvent::Pending { proposal } => {
@@ -375,12 +231,16 @@ impl Catalog {
 
     /// Why there is nothing to bind to.
     fn explain(&self, preset: PresetName) -> BindError {
-        let refused = self.list().into_iter().rev().find_map(|entry| match entry.state {
-            FileState::Refused { reason } if entry.preset.as_ref() == Some(&preset) => {
-                Some(format!("{}: {reason}", entry.file))
-            }
-            _ => None,
-        });
+        let refused = self
+            .list()
+            .into_iter()
+            .rev()
+            .find_map(|entry| match entry.state {
+                FileState::Refused { reason } if entry.preset.as_ref() == Some(&preset) => {
+                    Some(format!("{}: {reason}", entry.file))
+                }
+                _ => None,
+            });
         match refused {
             Some(reason) => BindError::Refused { preset, reason },
             None => BindError::Unknown(preset),
@@ -392,8 +252,15 @@ impl Catalog {
 ///
 /// # Errors
 /// [`LoadError`], as the catalog would refuse it.
-pub fn inspect_file(path: &Path, settings: &Map<String, Value>, config: EngineConfig) -> Result<Inspection, LoadError> {
-    let file = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+pub fn inspect_file(
+    path: &Path,
+    settings: &Map<String, Value>,
+    config: EngineConfig,
+) -> Result<Inspection, LoadError> {
+    let file = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
     load::parse_file_name(file)?;
     let bytes = load::read(path)?;
     let sandboxes = Sandboxes::new(config).map_err(|e| LoadError::Invalid(e.to_string()))?;
@@ -404,30 +271,6 @@ pub fn inspect_file(path: &Path, settings: &Map<String, Value>, config: EngineCo
         inspection.entry.state = FileState::Loaded;
     }
     Ok(inspection)
-}
-
-fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> CatalogEntry {
-    CatalogEntry {
-        file: file.to_owned(),
-        preset: Some(loaded.name.clone()),
-        version: Some(loaded.version.clone()),
-        digest: Some(loaded.digest),
-        size: Some(loaded.size),
-        state: match (refusal, &loaded.description) {
-            (Some(reason), _) => FileState::Refused { reason: reason.to_owned() },
-            (None, Ok(_)) => FileState::Loaded,
-            (None, Err(reason)) => FileState::NeedsSettings { reason: reason.clone() },
-        },
-    }
-}
-
-fn inspection(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Inspection {
-    Inspection {
-        entry: entry(file, loaded, refusal),
-        imports: loaded.imports.iter().cloned().collect(),
-        hooks: hook_names(loaded.guest.exported_hooks()).into_iter().collect(),
-        description: loaded.description.as_ref().ok().cloned(),
-    }
 }
 
 /// A lock that a panicking thread does not take away: every change under it is

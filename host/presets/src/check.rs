@@ -13,12 +13,13 @@ use serde_json::{Map, Value};
 
 use crate::symbols::{SymbolError, Symbols};
 
+mod places;
 mod pointers;
 mod requests;
 mod verdict;
 
+pub(crate) use places::{header_uses, is_reserved_at_authorization};
 pub(crate) use pointers::token_shapes as check_token_shapes;
-pub(crate) use requests::{header_uses, is_reserved_at_authorization};
 pub(crate) use verdict::{Declared, check_authorize_parameters, check_verdict};
 
 /// Longest text anywhere in a description, in characters.
@@ -32,7 +33,9 @@ const LONGEST_LIST: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// Its name is not a preset name or not the file's.
-    #[error("describe calls the preset {said:?}, but the file is named for {file:?}: rename the file or the preset")]
+    #[error(
+        "describe calls the preset {said:?}, but the file is named for {file:?}: rename the file or the preset"
+    )]
     Name {
         /// What `describe` said.
         said: String,
@@ -40,7 +43,9 @@ pub enum CheckError {
         file: String,
     },
     /// Some text is too long or holds control characters.
-    #[error("{place} is longer than {LONGEST_TEXT} characters or holds a control character (line breaks are not allowed)")]
+    #[error(
+        "{place} is longer than {LONGEST_TEXT} characters or holds a control character (line breaks are not allowed)"
+    )]
     Text {
         /// Where in the description.
         place: String,
@@ -116,7 +121,9 @@ pub enum CheckError {
         pointer: String,
     },
     /// A pointer that would show a token.
-    #[error("{place}: the pointer {pointer:?} leads to a token; tokens are never captured, shown or logged")]
+    #[error(
+        "{place}: the pointer {pointer:?} leads to a token; tokens are never captured, shown or logged"
+    )]
     PointsAtToken {
         /// Where in the description.
         place: String,
@@ -124,7 +131,9 @@ pub enum CheckError {
         pointer: String,
     },
     /// Not a host.
-    #[error("{place}: {host:?} is not a host name that tokens may be bound to (write api.example.com or .example.com)")]
+    #[error(
+        "{place}: {host:?} is not a host name that tokens may be bound to (write api.example.com or .example.com)"
+    )]
     Host {
         /// Where in the description.
         place: String,
@@ -140,7 +149,9 @@ pub enum CheckError {
         url: String,
     },
     /// A request to a host that is not declared.
-    #[error("{place} goes to {host:?}, which is not among the hosts the description declares for it")]
+    #[error(
+        "{place} goes to {host:?}, which is not among the hosts the description declares for it"
+    )]
     OffHost {
         /// Where in the description.
         place: String,
@@ -182,21 +193,28 @@ pub(crate) fn check(
 ) -> Result<(), CheckError> {
     bounds(description)?;
     if description.name != file.as_str() {
-        return Err(CheckError::Name { said: cut(&description.name), file: file.as_str().to_owned() });
+        return Err(CheckError::Name {
+            said: cut(&description.name),
+            file: file.as_str().to_owned(),
+        });
     }
     names(description)?;
     scopes(description)?;
     hooks(description.hooks, exported)?;
-    let symbols = Symbols::new(description, settings, lenient)
-        .map_err(|error| CheckError::Template { place: "variables".into(), error })?;
+    let symbols =
+        Symbols::new(description, settings, lenient).map_err(|error| CheckError::Template {
+            place: "variables".into(),
+            error,
+        })?;
     requests::check(description, &symbols)?;
     pointers::check(description)
 }
 
 /// Walks the whole description as a tree, so that no field is forgotten.
 fn bounds(description: &Description) -> Result<(), CheckError> {
-    let tree = serde_json::to_value(description)
-        .map_err(|e| CheckError::Text { place: format!("description ({e})") })?;
+    let tree = serde_json::to_value(description).map_err(|e| CheckError::Text {
+        place: format!("description ({e})"),
+    })?;
     walk("description", &tree)
 }
 
@@ -204,12 +222,16 @@ fn walk(place: &str, value: &Value) -> Result<(), CheckError> {
     match value {
         Value::String(text) => {
             if text.chars().count() > LONGEST_TEXT || text.chars().any(char::is_control) {
-                return Err(CheckError::Text { place: place.to_owned() });
+                return Err(CheckError::Text {
+                    place: place.to_owned(),
+                });
             }
         }
         Value::Array(items) => {
             if items.len() > LONGEST_LIST {
-                return Err(CheckError::List { place: place.to_owned() });
+                return Err(CheckError::List {
+                    place: place.to_owned(),
+                });
             }
             for item in items {
                 walk(place, item)?;
@@ -233,9 +255,15 @@ fn names(d: &Description) -> Result<(), CheckError> {
     unique("variants", d.variants.iter().map(|v| v.name.as_str()))?;
     unique("scopes", d.scopes.iter().map(|s| s.name.as_str()))?;
     let parameters = d.authorization.iter().flat_map(|a| &a.scope_parameters);
-    unique("scope-parameters", parameters.clone().map(|p| p.name.as_str()))?;
+    unique(
+        "scope-parameters",
+        parameters.clone().map(|p| p.name.as_str()),
+    )?;
     for server in &d.mcp_servers {
-        unique("mcp-servers.tools", server.tools.iter().map(|t| t.name.as_str()))?;
+        unique(
+            "mcp-servers.tools",
+            server.tools.iter().map(|t| t.name.as_str()),
+        )?;
     }
     let is_credential = |name: &str| d.credentials.iter().any(|c| c.name == name);
     for shape in &d.token_shapes {
@@ -258,10 +286,16 @@ fn unique<'a>(place: &str, names: impl Iterator<Item = &'a str>) -> Result<(), C
     let mut seen = BTreeSet::new();
     for name in names {
         if name.is_empty() || name.chars().count() > LONGEST_NAME {
-            return Err(CheckError::BadName { place: place.to_owned(), name: cut(name) });
+            return Err(CheckError::BadName {
+                place: place.to_owned(),
+                name: cut(name),
+            });
         }
         if !seen.insert(name) {
-            return Err(CheckError::Duplicate { place: place.to_owned(), name: name.to_owned() });
+            return Err(CheckError::Duplicate {
+                place: place.to_owned(),
+                name: name.to_owned(),
+            });
         }
     }
     Ok(())
@@ -271,12 +305,18 @@ fn declared(place: &str, name: &str, is: impl Fn(&str) -> bool) -> Result<(), Ch
     if is(name) {
         Ok(())
     } else {
-        Err(CheckError::Undeclared { place: place.to_owned(), name: cut(name) })
+        Err(CheckError::Undeclared {
+            place: place.to_owned(),
+            name: cut(name),
+        })
     }
 }
 
 fn scopes(d: &Description) -> Result<(), CheckError> {
-    let bad = |place: &str, scope: &str| CheckError::Scope { place: place.to_owned(), scope: cut(scope) };
+    let bad = |place: &str, scope: &str| CheckError::Scope {
+        place: place.to_owned(),
+        scope: cut(scope),
+    };
     for scope in &d.default_scopes {
         Scope::parse(scope).map_err(|_| bad("default-scopes", scope))?;
     }
@@ -295,7 +335,11 @@ fn scopes(d: &Description) -> Result<(), CheckError> {
 
 fn hooks(named: Hooks, exported: Hooks) -> Result<(), CheckError> {
     for (name, wanted, there) in [
-        ("authorize-parameters", named.authorize_parameters, exported.authorize_parameters),
+        (
+            "authorize-parameters",
+            named.authorize_parameters,
+            exported.authorize_parameters,
+        ),
         ("token-answer", named.token_answer, exported.token_answer),
         ("refresh-error", named.refresh_error, exported.refresh_error),
         ("sign", named.sign, exported.sign),

@@ -70,8 +70,14 @@ mod tests {
         let abort = wasmtime::Error::from(Trap::UnreachableCodeReached);
         assert_eq!(classify(&abort, true), PresetFault::Memory);
         assert!(matches!(classify(&abort, false), PresetFault::Trap(_)));
-        assert_eq!(classify(&Trap::Interrupt.into(), false), PresetFault::Deadline);
+        assert_eq!(
+            classify(&Trap::Interrupt.into(), false),
+            PresetFault::Deadline
+        );
         let unread = wasmtime::format_err!("invalid utf-8");
-        assert!(matches!(classify(&unread, false), PresetFault::BadOutput(_)));
+        assert!(matches!(
+            classify(&unread, false),
+            PresetFault::BadOutput(_)
+        ));
     }
 }

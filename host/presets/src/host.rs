@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use wasmtime::component::{ComponentType, Lift, Linker, Resource, ResourceType};
 
+use crate::deadline::Meter;
 use crate::faults::is_harmless;
 use crate::limits::Limiter;
 
@@ -18,13 +19,19 @@ const PER_SECOND: u32 = 50;
 /// What belongs to one sandbox and is dropped with it.
 pub(crate) struct HostState {
     pub(crate) limiter: Limiter,
+    pub(crate) meter: Meter,
     log: Arc<PresetLog>,
     logged: u32,
 }
 
 impl HostState {
-    pub(crate) fn new(limiter: Limiter, log: Arc<PresetLog>) -> Self {
-        Self { limiter, log, logged: 0 }
+    pub(crate) fn new(limiter: Limiter, meter: Meter, log: Arc<PresetLog>) -> Self {
+        Self {
+            limiter,
+            meter,
+            log,
+            logged: 0,
+        }
     }
 
     /// Logs a guest's message unless it has said enough.
@@ -89,10 +96,18 @@ impl PresetLog {
         let preset = self.tag.as_str();
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         match level {
-            Level::Debug => tracing::debug!(target: "countersign::preset", preset, dropped, "{message}"),
-            Level::Info => tracing::info!(target: "countersign::preset", preset, dropped, "{message}"),
-            Level::Warn => tracing::warn!(target: "countersign::preset", preset, dropped, "{message}"),
-            Level::Error => tracing::error!(target: "countersign::preset", preset, dropped, "{message}"),
+            Level::Debug => {
+                tracing::debug!(target: "countersign::preset", preset, dropped, "{message}")
+            }
+            Level::Info => {
+                tracing::info!(target: "countersign::preset", preset, dropped, "{message}")
+            }
+            Level::Warn => {
+                tracing::warn!(target: "countersign::preset", preset, dropped, "{message}")
+            }
+            Level::Error => {
+                tracing::error!(target: "countersign::preset", preset, dropped, "{message}")
+            }
         }
     }
 }
@@ -118,13 +133,20 @@ enum Algorithm {
 ///
 /// # Errors
 /// If the interface is linked already.
-pub(crate) fn link_signing(linker: &mut Linker<HostState>, interface: &str) -> wasmtime::Result<()> {
+pub(crate) fn link_signing(
+    linker: &mut Linker<HostState>,
+    interface: &str,
+) -> wasmtime::Result<()> {
     let mut instance = linker.instance(interface)?;
     instance.resource("key", ResourceType::host::<SigningKey>(), |_, _| Ok(()))?;
     instance.func_wrap(
         "[method]key.hmac",
-        |_, (_key, _algorithm, _data): (Resource<SigningKey>, Algorithm, Vec<u8>)| -> wasmtime::Result<(Resource<SigningKey>,)> {
-            Err(wasmtime::format_err!("this host hands out no signing keys yet"))
+        |_,
+         (_key, _algorithm, _data): (Resource<SigningKey>, Algorithm, Vec<u8>)|
+         -> wasmtime::Result<(Resource<SigningKey>,)> {
+            Err(wasmtime::format_err!(
+                "this host hands out no signing keys yet"
+            ))
         },
     )
 }
@@ -146,8 +168,12 @@ mod tests {
     #[test]
     fn one_instance_logs_only_so_many_lines() {
         let log = PresetLog::new("test".into(), Arc::default());
-        let limits = crate::engine::EngineConfig::default().small;
-        let mut state = HostState::new(Limiter::new(&limits), Arc::clone(&log));
+        let config = crate::engine::EngineConfig::default();
+        let mut state = HostState::new(
+            Limiter::new(&config.small),
+            Meter::new(config.deadline),
+            Arc::clone(&log),
+        );
         for _ in 0..20 {
             state.log(Level::Info, "hello");
         }

@@ -17,9 +17,11 @@
 //! preset's own methods.
 
 mod abi;
+mod approval;
 mod bound;
 mod catalog;
 mod check;
+mod deadline;
 mod engine;
 mod faults;
 mod host;
@@ -28,12 +30,13 @@ mod load;
 mod permissions;
 mod symbols;
 
+pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use catalog::{
-    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
-    Proposal, Serving, inspect_file,
+    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection,
+    OpenError, Proposal, Serving, inspect_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};
 pub use load::{LARGEST_COMPONENT, LoadError};
-pub use permissions::{Approval, ApprovalHash, PermissionDifference, PermissionSet, canonical_settings};
+pub use permissions::{PermissionDifference, PermissionSet};
 pub use symbols::SymbolError;

@@ -13,10 +13,10 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::abi::{self, Compiled, Guest, PACKAGE, Version};
+use crate::approval::canonical_settings;
 use crate::check::{self, CheckError, Declared};
 use crate::engine::Sandboxes;
 use crate::host::PresetLog;
-use crate::permissions::canonical_settings;
 
 /// Largest component, in bytes.
 pub const LARGEST_COMPONENT: u64 = 32 << 20;
@@ -41,16 +41,22 @@ pub enum LoadError {
     #[error("the file is not WebAssembly, or is cut off before its first eight bytes")]
     NotWasm,
     /// A module.
-    #[error("the file is a core module, not a component: build it with `cargo xtask presets` or `preset build`")]
+    #[error(
+        "the file is a core module, not a component: build it with `cargo xtask presets` or `preset build`"
+    )]
     CoreModule,
     /// Truncated, malformed, or with features that are switched off.
     #[error("the component does not compile: {0}")]
     Invalid(String),
     /// It imports WASI.
-    #[error("the component imports {0}: this host links no WASI, so build it for wasm32-unknown-unknown, without files, clocks or randomness")]
+    #[error(
+        "the component imports {0}: this host links no WASI, so build it for wasm32-unknown-unknown, without files, clocks or randomness"
+    )]
     Wasi(String),
     /// It imports something else.
-    #[error("the component imports {0}, and a preset may import only countersign:preset/log and countersign:preset/signing of version 0.1")]
+    #[error(
+        "the component imports {0}, and a preset may import only countersign:preset/log and countersign:preset/signing of version 0.1"
+    )]
     ForbiddenImport(String),
     /// It exports no interface this host knows.
     #[error("the component exports {found}, but this host speaks {newest}: build it against wit/v0.1.0", newest = Version::NEWEST)]
@@ -71,10 +77,14 @@ pub enum LoadError {
     #[error("the self-test (evaluate of tools/list without scopes) failed: {0}")]
     SelfTest(PresetFault),
     /// It needs a hook that the host does not call yet.
-    #[error("the preset needs the hook {0}, which this host does not run yet; enabling it would skip what the preset counts on")]
+    #[error(
+        "the preset needs the hook {0}, which this host does not run yet; enabling it would skip what the preset counts on"
+    )]
     HookNotRun(&'static str),
     /// It needs a signature that the host does not compute yet.
-    #[error("the preset's credential {0:?} needs AWS Signature Version 4, which this host does not compute yet")]
+    #[error(
+        "the preset's credential {0:?} needs AWS Signature Version 4, which this host does not compute yet"
+    )]
     SigV4(String),
 }
 
@@ -100,9 +110,16 @@ pub(crate) fn parse_file_name(file: &str) -> Result<(PresetName, String), LoadEr
         .map(|(i, _)| (&stem[..i], &stem[i + 1..]))
         .find(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
         .ok_or_else(bad)?;
-    let good = version.len() <= 64 && version.bytes().all(|b| b.is_ascii_alphanumeric() || b".-+_".contains(&b));
+    let good = version.len() <= 64
+        && version
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-+_".contains(&b));
     let name = PresetName::parse(name).map_err(|_| bad())?;
-    if good { Ok((name, version.to_owned())) } else { Err(bad()) }
+    if good {
+        Ok((name, version.to_owned()))
+    } else {
+        Err(bad())
+    }
 }
 
 /// Reads a file of at most [`LARGEST_COMPONENT`] bytes.
@@ -115,13 +132,20 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
         return Err(LoadError::Unreadable("it is not a regular file".into()));
     }
     if metadata.len() > LARGEST_COMPONENT {
-        return Err(LoadError::TooLarge { size: metadata.len() });
+        return Err(LoadError::TooLarge {
+            size: metadata.len(),
+        });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
-    let read = file.take(LARGEST_COMPONENT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let read = file
+        .take(LARGEST_COMPONENT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     match u64::try_from(read) {
         Ok(size) if size <= LARGEST_COMPONENT => Ok(bytes),
-        _ => Err(LoadError::TooLarge { size: LARGEST_COMPONENT + 1 }),
+        _ => Err(LoadError::TooLarge {
+            size: LARGEST_COMPONENT + 1,
+        }),
     }
 }
 
@@ -137,7 +161,9 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
     }
     is_component(bytes)?;
     let digest = Digest::of(bytes);
-    let (component, class) = sandboxes.compile(bytes).map_err(|e| LoadError::Invalid(crate::faults::plain(&e)))?;
+    let (component, class) = sandboxes
+        .compile(bytes)
+        .map_err(|e| LoadError::Invalid(crate::faults::plain(&e)))?;
     let imports = imports(&component)?;
     let abi = version_of(&component)?;
     let compiled = Compiled {
@@ -147,9 +173,18 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
         log: PresetLog::new(format!("{name}@{}", digest.short()), sandboxes.seconds()),
         config: sandboxes.config().clone(),
     };
-    let guest = abi::prepare(abi, compiled).map_err(|e| LoadError::Shape(crate::faults::plain(&e)))?;
+    let guest =
+        abi::prepare(abi, compiled).map_err(|e| LoadError::Shape(crate::faults::plain(&e)))?;
     let description = try_out(&*guest, &name)?;
-    Ok(Loaded { name, version, digest, size, imports, guest, description })
+    Ok(Loaded {
+        name,
+        version,
+        digest,
+        size,
+        imports,
+        guest,
+        description,
+    })
 }
 
 /// Describes, checks and tests under empty settings. A preset that refuses
@@ -161,24 +196,52 @@ fn try_out(guest: &dyn Guest, name: &PresetName) -> Result<Result<Description, S
         Err(PresetFault::Reported(text)) => return Ok(Err(text)),
         Err(fault) => return Err(LoadError::Describe(fault)),
     };
-    check::check(&described.description, name, guest.exported_hooks(), &settings, true)?;
+    check::check(
+        &described.description,
+        name,
+        guest.exported_hooks(),
+        &settings,
+        true,
+    )?;
     self_test(guest, &described.description, "{}")?;
     Ok(Ok(described.description))
 }
 
 /// Describes and tests a loaded component under other settings.
-pub(crate) fn describe_with(loaded: &Loaded, settings: &Map<String, Value>) -> Result<Description, LoadError> {
+pub(crate) fn describe_with(
+    loaded: &Loaded,
+    settings: &Map<String, Value>,
+) -> Result<Description, LoadError> {
     let text = canonical_settings(settings);
     let described = loaded.guest.describe(&text).map_err(LoadError::Describe)?;
-    check::check(&described.description, &loaded.name, loaded.guest.exported_hooks(), settings, false)?;
+    check::check(
+        &described.description,
+        &loaded.name,
+        loaded.guest.exported_hooks(),
+        settings,
+        false,
+    )?;
     self_test(&*loaded.guest, &described.description, &text)?;
     Ok(described.description)
 }
 
 /// Evaluates one harmless call.
-pub(crate) fn self_test(guest: &dyn Guest, description: &Description, settings: &str) -> Result<(), LoadError> {
-    let call = Call { method: "tools/list", name: None, arguments: None, host: "self-test.invalid" };
-    let grant = GrantFacts { scopes: &ScopeSet::default(), account: None, facts: &[] };
+pub(crate) fn self_test(
+    guest: &dyn Guest,
+    description: &Description,
+    settings: &str,
+) -> Result<(), LoadError> {
+    let call = Call {
+        method: "tools/list",
+        name: None,
+        arguments: None,
+        host: "self-test.invalid",
+    };
+    let grant = GrantFacts {
+        scopes: &ScopeSet::default(),
+        account: None,
+        facts: &[],
+    };
     let settings = description.wants.settings.then_some(settings);
     guest
         .evaluate(&call, settings, &grant)
@@ -222,8 +285,10 @@ fn imports(component: &Component) -> Result<BTreeSet<String>, LoadError> {
         let ComponentItem::ComponentInstance(instance) = import.ty else {
             return Err(forbidden());
         };
-        let (short, version) =
-            name.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')).ok_or_else(forbidden)?;
+        let (short, version) = name
+            .strip_prefix(PACKAGE)
+            .and_then(|rest| rest.split_once('@'))
+            .ok_or_else(forbidden)?;
         if !version.starts_with("0.1.") {
             return Err(forbidden());
         }
@@ -251,7 +316,11 @@ fn version_of(component: &Component) -> Result<Version, LoadError> {
         found.push(crate::check::cut(name));
     }
     found.truncate(5);
-    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+    let found = if found.is_empty() {
+        "nothing".to_owned()
+    } else {
+        found.join(", ")
+    };
     Err(LoadError::Abi { found })
 }
 
@@ -276,7 +345,11 @@ mod tests {
             ("-1.wasm", None),
         ] {
             let parsed = parse_file_name(file).ok();
-            assert_eq!(parsed.as_ref().map(|(n, v)| (n.as_str(), v.as_str())), expected, "{file}");
+            assert_eq!(
+                parsed.as_ref().map(|(n, v)| (n.as_str(), v.as_str())),
+                expected,
+                "{file}"
+            );
         }
     }
 }

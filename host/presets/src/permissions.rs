@@ -7,7 +7,6 @@ use countersign_core::names::Digest;
 use countersign_core::preset::{Description, Header, Hooks, Offline, Rule, Template};
 use countersign_core::provider::Provider;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::check::{CheckError, header_uses};
 use crate::symbols::{SymbolError, Symbols, host_of, slot_text};
@@ -82,16 +81,24 @@ impl PermissionSet {
             a.fields()
                 .into_iter()
                 .zip(b.fields())
-                .flat_map(|((kind, a), (_, b))| a.difference(b).map(move |entry| format!("{kind} {entry}")))
+                .flat_map(|((kind, a), (_, b))| {
+                    a.difference(b).map(move |entry| format!("{kind} {entry}"))
+                })
                 .collect()
         };
-        PermissionDifference { added: only(new, old), removed: only(old, new) }
+        PermissionDifference {
+            added: only(new, old),
+            removed: only(old, new),
+        }
     }
 
     /// Whether everything in it is in `old` too.
     #[must_use]
     pub fn is_same_or_narrower(&self, old: &Self) -> bool {
-        self.fields().into_iter().zip(old.fields()).all(|((_, new), (_, old))| new.is_subset(old))
+        self.fields()
+            .into_iter()
+            .zip(old.fields())
+            .all(|((_, new), (_, old))| new.is_subset(old))
     }
 
     /// Its digest.
@@ -101,7 +108,9 @@ impl PermissionSet {
         for (kind, entries) in self.fields() {
             for entry in entries {
                 // Lengths first: no entry can pass for two.
-                text.extend_from_slice(format!("{}:{kind}{}:{entry}", kind.len(), entry.len()).as_bytes());
+                text.extend_from_slice(
+                    format!("{}:{kind}{}:{entry}", kind.len(), entry.len()).as_bytes(),
+                );
             }
         }
         Digest::of(&text)
@@ -114,7 +123,10 @@ impl PermissionSet {
         provider: &Provider,
         symbols: &Symbols<'_>,
     ) -> Result<Self, CheckError> {
-        let mut set = Self { imports: imports.clone(), ..Self::default() };
+        let mut set = Self {
+            imports: imports.clone(),
+            ..Self::default()
+        };
         set.hosts(d, provider, symbols)?;
         set.endpoints(d, provider, symbols)?;
         set.sending(d);
@@ -122,7 +134,13 @@ impl PermissionSet {
             .default_scopes
             .iter()
             .cloned()
-            .chain(d.scopes.iter().map(|s| if s.prefix { format!("{}*", s.name) } else { s.name.clone() }))
+            .chain(d.scopes.iter().map(|s| {
+                if s.prefix {
+                    format!("{}*", s.name)
+                } else {
+                    s.name.clone()
+                }
+            }))
             .chain(d.authorization.iter().filter_map(|a| match &a.offline {
                 Offline::Scope(scope) => Some(scope.clone()),
                 Offline::None | Offline::Parameters(_) | Offline::AppSetting(_) => None,
@@ -132,26 +150,57 @@ impl PermissionSet {
         Ok(set)
     }
 
-    fn hosts(&mut self, d: &Description, provider: &Provider, symbols: &Symbols<'_>) -> Result<(), CheckError> {
+    fn hosts(
+        &mut self,
+        d: &Description,
+        provider: &Provider,
+        symbols: &Symbols<'_>,
+    ) -> Result<(), CheckError> {
         for template in &d.authorization_hosts {
-            self.authorization_hosts.extend(symbols.hosts(template).map_err(|e| at("authorization-hosts", e))?);
+            self.authorization_hosts.extend(
+                symbols
+                    .hosts(template)
+                    .map_err(|e| at("authorization-hosts", e))?,
+            );
         }
         if provider.audience_hosts.is_empty() {
             for template in &d.audience_hosts {
-                self.audience_hosts.extend(symbols.hosts(template).map_err(|e| at("audience-hosts", e))?);
+                self.audience_hosts.extend(
+                    symbols
+                        .hosts(template)
+                        .map_err(|e| at("audience-hosts", e))?,
+                );
             }
         } else {
-            self.audience_hosts.extend(provider.audience_hosts.iter().map(ToString::to_string));
+            self.audience_hosts
+                .extend(provider.audience_hosts.iter().map(ToString::to_string));
         }
         Ok(())
     }
 
-    fn endpoints(&mut self, d: &Description, provider: &Provider, symbols: &Symbols<'_>) -> Result<(), CheckError> {
+    fn endpoints(
+        &mut self,
+        d: &Description,
+        provider: &Provider,
+        symbols: &Symbols<'_>,
+    ) -> Result<(), CheckError> {
         let authorization = d.authorization.as_ref().map(|a| &a.endpoint);
-        let revocation = if d.revocation.is_empty() { provider.revocation_endpoint.as_ref() } else { None };
+        let revocation = if d.revocation.is_empty() {
+            provider.revocation_endpoint.as_ref()
+        } else {
+            None
+        };
         for (what, own, described) in [
-            ("authorization", provider.authorization_endpoint.as_ref(), authorization),
-            ("token", provider.token_endpoint.as_ref(), d.token_endpoint.as_ref()),
+            (
+                "authorization",
+                provider.authorization_endpoint.as_ref(),
+                authorization,
+            ),
+            (
+                "token",
+                provider.token_endpoint.as_ref(),
+                d.token_endpoint.as_ref(),
+            ),
             (
                 "device authorization",
                 provider.device_authorization_endpoint.as_ref(),
@@ -182,7 +231,12 @@ impl PermissionSet {
         Ok(())
     }
 
-    fn described(&mut self, what: &str, template: &Template, symbols: &Symbols<'_>) -> Result<(), CheckError> {
+    fn described(
+        &mut self,
+        what: &str,
+        template: &Template,
+        symbols: &Symbols<'_>,
+    ) -> Result<(), CheckError> {
         if template.is_empty() {
             return Ok(());
         }
@@ -201,7 +255,11 @@ impl PermissionSet {
 
     fn sending(&mut self, d: &Description) {
         self.credentials = d.credentials.iter().map(|c| c.name.clone()).collect();
-        self.headers = d.constant_headers.iter().map(|h: &Header| h.name.to_ascii_lowercase()).collect();
+        self.headers = d
+            .constant_headers
+            .iter()
+            .map(|h: &Header| h.name.to_ascii_lowercase())
+            .collect();
         let rules: Vec<&Rule> = d.credentials.iter().flat_map(|c| &c.rules).collect();
         for (name, is_header, slots) in header_uses(rules.into_iter()) {
             if is_header {
@@ -215,7 +273,10 @@ impl PermissionSet {
 }
 
 fn at(place: &str, error: SymbolError) -> CheckError {
-    CheckError::Template { place: place.to_owned(), error }
+    CheckError::Template {
+        place: place.to_owned(),
+        error,
+    }
 }
 
 /// The names of the hooks that are set.
@@ -235,76 +296,15 @@ pub(crate) fn hook_names(hooks: Hooks) -> BTreeSet<String> {
     .collect()
 }
 
-/// What an administrator approved: this component, under these settings, with
-/// these permissions. The server keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
-    /// Of the component.
-    pub digest: Digest,
-    /// Of the provider's settings, in canonical form.
-    pub settings: Digest,
-    /// What was shown and agreed to.
-    pub permissions: PermissionSet,
-}
-
-/// The digest of an [`Approval`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ApprovalHash(pub Digest);
-
-impl std::fmt::Display for ApprovalHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Approval {
-    /// Changes with any of the three.
-    #[must_use]
-    pub fn hash(&self) -> ApprovalHash {
-        let mut bytes = Vec::with_capacity(96);
-        for digest in [self.digest, self.settings, self.permissions.digest()] {
-            bytes.extend_from_slice(digest.as_bytes());
-        }
-        ApprovalHash(Digest::of(&bytes))
-    }
-
-    /// Whether it also allows `other` to replace it without being asked: the
-    /// same settings and no permission more.
-    #[must_use]
-    pub fn allows_update_to(&self, other: &Self) -> bool {
-        self.settings == other.settings && other.permissions.is_same_or_narrower(&self.permissions)
-    }
-}
-
-/// Settings as text, with members in order of name: the same settings are the
-/// same text, and that is what the guest gets and what is hashed.
-#[must_use]
-pub fn canonical_settings(settings: &Map<String, Value>) -> String {
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Object(members) => {
-                let mut names: Vec<&String> = members.keys().collect();
-                names.sort();
-                names
-                    .into_iter()
-                    .filter_map(|name| members.get(name).map(|member| (name.clone(), sorted(member))))
-                    .collect::<Map<_, _>>()
-                    .into()
-            }
-            Value::Array(items) => items.iter().map(sorted).collect(),
-            other => other.clone(),
-        }
-    }
-    sorted(&Value::Object(settings.clone())).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn with_scopes(scopes: &[&str]) -> PermissionSet {
-        PermissionSet { scopes: scopes.iter().map(ToString::to_string).collect(), ..PermissionSet::default() }
+        PermissionSet {
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            ..PermissionSet::default()
+        }
     }
 
     #[test]
@@ -324,29 +324,10 @@ mod tests {
         assert!(with_scopes(&["a"]).is_same_or_narrower(&wide));
         assert!(wide.is_same_or_narrower(&wide));
         assert!(!with_scopes(&["c"]).is_same_or_narrower(&wide));
-        let header = PermissionSet { headers: ["x".to_owned()].into(), ..with_scopes(&["a"]) };
+        let header = PermissionSet {
+            headers: ["x".to_owned()].into(),
+            ..with_scopes(&["a"])
+        };
         assert!(!header.is_same_or_narrower(&wide));
-    }
-
-    #[test]
-    fn an_approval_changes_with_component_settings_and_permissions() {
-        let base = Approval { digest: Digest::of(b"1"), settings: Digest::of(b"2"), permissions: with_scopes(&["a"]) };
-        let others = [
-            Approval { digest: Digest::of(b"x"), ..base.clone() },
-            Approval { settings: Digest::of(b"x"), ..base.clone() },
-            Approval { permissions: with_scopes(&["b"]), ..base.clone() },
-        ];
-        for other in others {
-            assert_ne!(base.hash(), other.hash());
-        }
-        assert_ne!(with_scopes(&["ab"]).digest(), with_scopes(&["a", "b"]).digest());
-    }
-
-    #[test]
-    fn settings_are_the_same_text_in_any_order() {
-        let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
-        let one = canonical_settings(&parse(r#"{"b":1,"a":{"d":2,"c":[{"y":1,"x":2}]}}"#));
-        let two = canonical_settings(&parse(r#"{"a":{"c":[{"x":2,"y":1}],"d":2},"b":1}"#));
-        assert_eq!(one, two);
     }
 }

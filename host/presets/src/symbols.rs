@@ -51,7 +51,9 @@ pub enum SymbolError {
     #[error("a template names the variable {0:?}, which the description does not declare")]
     Unknown(String),
     /// An identifier can hold dots and colons.
-    #[error("the variable {0:?} is an identifier and may not be part of a host name: declare it as label, host, origin or enumeration")]
+    #[error(
+        "the variable {0:?} is an identifier and may not be part of a host name: declare it as label, host, origin or enumeration"
+    )]
     NotForHosts(String),
     /// Too many combinations.
     #[error("a template has more than {MOST} meanings; use fewer enumerations in it")]
@@ -77,7 +79,8 @@ impl<'a> Symbols<'a> {
             };
             let default = match &variable.default_value {
                 Some(text) => Some(
-                    check_value(&variable.kind, text).map_err(|_| SymbolError::BadDefault(variable.name.clone()))?,
+                    check_value(&variable.kind, text)
+                        .map_err(|_| SymbolError::BadDefault(variable.name.clone()))?,
                 ),
                 None => None,
             };
@@ -92,7 +95,10 @@ impl<'a> Symbols<'a> {
                         && !lenient
                         && !is_decided(description, &variable.name)
                     {
-                        return Err(SymbolError::Missing { setting: key.clone(), title: variable.title.clone() });
+                        return Err(SymbolError::Missing {
+                            setting: key.clone(),
+                            title: variable.title.clone(),
+                        });
                     }
                     anything(&variable.kind)
                 }
@@ -109,8 +115,12 @@ impl<'a> Symbols<'a> {
     fn decide(&mut self, description: &'a Description) {
         let mut decided: BTreeMap<&'a str, Vec<String>> = BTreeMap::new();
         for variable in &description.variables {
-            let ValueKind::Enumeration(choices) = &variable.kind else { continue };
-            let Some(possible) = self.values.get(variable.name.as_str()) else { continue };
+            let ValueKind::Enumeration(choices) = &variable.kind else {
+                continue;
+            };
+            let Some(possible) = self.values.get(variable.name.as_str()) else {
+                continue;
+            };
             for choice in choices.iter().filter(|c| possible.texts.contains(&c.value)) {
                 for (name, value) in &choice.sets {
                     decided.entry(name).or_default().push(value.clone());
@@ -135,8 +145,10 @@ impl<'a> Symbols<'a> {
                 }
                 Part::Basic(_) => texts.iter_mut().for_each(|t| t.push_str("<basic>")),
                 Part::Variable(name) => {
-                    let meaning =
-                        self.values.get(name.as_str()).ok_or_else(|| SymbolError::Unknown(name.clone()))?;
+                    let meaning = self
+                        .values
+                        .get(name.as_str())
+                        .ok_or_else(|| SymbolError::Unknown(name.clone()))?;
                     if texts.len().saturating_mul(meaning.texts.len()) > MOST {
                         return Err(SymbolError::TooMany);
                     }
@@ -192,24 +204,36 @@ impl<'a> Symbols<'a> {
     }
 }
 
-fn setting(settings: &Map<String, Value>, key: &str, kind: &ValueKind) -> Result<Option<String>, SymbolError> {
+fn setting(
+    settings: &Map<String, Value>,
+    key: &str,
+    kind: &ValueKind,
+) -> Result<Option<String>, SymbolError> {
     let text = match settings.get(key) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Bool(flag)) => flag.to_string(),
         Some(_) => {
-            return Err(SymbolError::NotUsable { setting: key.to_owned(), rule: "write a text, not a list or an object".into() });
+            return Err(SymbolError::NotUsable {
+                setting: key.to_owned(),
+                rule: "write a text, not a list or an object".into(),
+            });
         }
     };
     check_value(kind, &text)
         .map(Some)
-        .map_err(|rule| SymbolError::NotUsable { setting: key.to_owned(), rule: format!("write {rule}") })
+        .map_err(|rule| SymbolError::NotUsable {
+            setting: key.to_owned(),
+            rule: format!("write {rule}"),
+        })
 }
 
 fn is_decided(description: &Description, name: &str) -> bool {
     description.variables.iter().any(|v| match &v.kind {
-        ValueKind::Enumeration(choices) => choices.iter().any(|c| c.sets.iter().any(|(n, _)| n == name)),
+        ValueKind::Enumeration(choices) => choices
+            .iter()
+            .any(|c| c.sets.iter().any(|(n, _)| n == name)),
         _ => false,
     })
 }
@@ -219,7 +243,13 @@ fn anything(kind: &ValueKind) -> Vec<String> {
         ValueKind::Identifier | ValueKind::Label => vec!["*".into()],
         ValueKind::Host(suffixes) | ValueKind::Origin(suffixes) => suffixes
             .iter()
-            .map(|suffix| if suffix.starts_with('.') { format!("*{suffix}") } else { suffix.clone() })
+            .map(|suffix| {
+                if suffix.starts_with('.') {
+                    format!("*{suffix}")
+                } else {
+                    suffix.clone()
+                }
+            })
             .collect(),
         ValueKind::Enumeration(choices) => choices.iter().map(|c| c.value.clone()).collect(),
     }
@@ -254,9 +284,13 @@ pub(crate) fn host_of(url: &str) -> Option<&str> {
 /// Whether a host (perhaps with `*` for one label or more) lies within a
 /// pattern.
 pub(crate) fn covers(pattern: &str, host: &str) -> bool {
-    let suffix = pattern.strip_prefix('*').or_else(|| pattern.starts_with('.').then_some(pattern));
+    let suffix = pattern
+        .strip_prefix('*')
+        .or_else(|| pattern.starts_with('.').then_some(pattern));
     pattern == host
-        || suffix.is_some_and(|suffix| suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix))
+        || suffix.is_some_and(|suffix| {
+            suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(suffix)
+        })
 }
 
 #[cfg(test)]

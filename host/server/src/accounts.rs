@@ -47,7 +47,9 @@ impl ConnectionKeeper {
         for connection in self.oauth.list(user).await? {
             if team.is_none_or(|t| *t == connection.team) {
                 let party = crate::party::of(&self.registry, &self.catalog, &connection.provider);
-                self.oauth.disconnect(&connection.key(), party.as_ref()).await?;
+                self.oauth
+                    .disconnect(&connection.key(), party.as_ref())
+                    .await?;
             }
         }
         Ok(())

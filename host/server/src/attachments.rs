@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use countersign_core::decide::{Attachment, Unusable};
+use countersign_core::error::CallError;
 use countersign_core::names::ServerName;
 use countersign_core::preset::{Preset, PresetFault};
-use countersign_core::error::CallError;
 use countersign_presets::Catalog;
 
 use crate::registry::Registry;
@@ -33,7 +33,11 @@ impl Attachments {
     /// An empty cache over the two.
     #[must_use]
     pub fn new(registry: Arc<Registry>, catalog: Arc<Catalog>) -> Self {
-        Self { registry, catalog, made: ArcSwap::default() }
+        Self {
+            registry,
+            catalog,
+            made: ArcSwap::default(),
+        }
     }
 
     /// The attachment of the server as it is registered now, pinned: a change
@@ -44,7 +48,11 @@ impl Attachments {
     pub fn pin(&self, name: &ServerName) -> Result<Arc<Attachment>, NotAttached> {
         let snapshot = self.registry.current();
         let server = snapshot.server(name).ok_or(NotAttached::Unknown)?;
-        let provider = server.auth.provider.as_ref().and_then(|p| snapshot.provider(p));
+        let provider = server
+            .auth
+            .provider
+            .as_ref()
+            .and_then(|p| snapshot.provider(p));
         let preset = provider.and_then(|p| self.catalog.current(&p.name));
         if let Some(made) = self.made.load().get(name)
             && Arc::ptr_eq(made.server(), server)

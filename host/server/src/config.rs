@@ -20,7 +20,7 @@ mod store;
 
 pub use identity::Identity;
 pub use keys::Keys;
-pub use network::{InvalidUpstream, Network, PrivateUpstream};
+pub use network::Network;
 pub use presets::{Presets, Signatures};
 pub use server::{ListenAndUrl, Server, check_public_url};
 pub use store::{Store, StoreUrl};
@@ -64,7 +64,11 @@ impl fmt::Display for ConfigError {
             write!(f, ":{line}")?;
         }
         write!(f, ": {}", self.problem)?;
-        if self.instead.is_empty() { Ok(()) } else { write!(f, "\n  {}", self.instead) }
+        if self.instead.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "\n  {}", self.instead)
+        }
     }
 }
 
@@ -77,8 +81,16 @@ struct Fault {
 }
 
 impl Fault {
-    fn at<T>(value: &toml::Spanned<T>, problem: impl Into<String>, instead: impl Into<String>) -> Self {
-        Self { place: value.span(), problem: problem.into(), instead: instead.into() }
+    fn at<T>(
+        value: &toml::Spanned<T>,
+        problem: impl Into<String>,
+        instead: impl Into<String>,
+    ) -> Self {
+        Self {
+            place: value.span(),
+            problem: problem.into(),
+            instead: instead.into(),
+        }
     }
 }
 
@@ -108,7 +120,8 @@ impl Config {
             file: file.to_owned(),
             line: None,
             problem: format!("cannot be read: {e}"),
-            instead: "Run `countersign init` to make one, or say where it is with --config FILE.".into(),
+            instead: "Run `countersign init` to make one, or say where it is with --config FILE."
+                .into(),
         })?;
         Self::parse(file, &text)
     }
@@ -149,8 +162,14 @@ impl Config {
 /// The parser's sentence, and what to do about it.
 fn in_words(message: &str) -> (String, String) {
     if let Some((problem, known)) = message.split_once(", expected ") {
-        let known = known.trim_start_matches("one of ");
-        return (problem.to_owned(), format!("Remove it, or write one of: {known}."));
+        let instead = match problem.starts_with("unknown field") {
+            true => format!(
+                "Remove it, or write one of: {}.",
+                known.trim_start_matches("one of ")
+            ),
+            false => format!("Write {known} instead."),
+        };
+        return (problem.to_owned(), instead);
     }
     if message.contains("missing field `keys`") {
         return (
@@ -202,8 +221,14 @@ signatures = "off"
     fn the_example_of_the_contract_is_read_as_it_stands() {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.server.data_dir, Path::new("/etc/cs/data"));
-        assert_eq!(config.store.url, StoreUrl::Sled("/etc/cs/data/vault".into()));
-        assert_eq!(config.keys.source, KeySource::File("/etc/cs/data/master.key".into()));
+        assert_eq!(
+            config.store.url,
+            StoreUrl::Sled("/etc/cs/data/vault".into())
+        );
+        assert_eq!(
+            config.keys.source,
+            KeySource::File("/etc/cs/data/master.key".into())
+        );
         assert_eq!(config.presets.signatures, Signatures::Off);
         let inside = url::Url::parse("http://127.0.0.1:4000/mcp").unwrap();
         let outside = url::Url::parse("http://127.0.0.2:4000/mcp").unwrap();
@@ -223,29 +248,72 @@ signatures = "off"
     #[test]
     fn a_refusal_names_file_line_problem_and_remedy() {
         let cases: &[(&str, &str, &str)] = &[
-            ("unknown key", "listen = \"127.0.0.1:8700\"", "listne = \"127.0.0.1:8700\""),
+            (
+                "unknown key",
+                "listen = \"127.0.0.1:8700\"",
+                "listne = \"127.0.0.1:8700\"",
+            ),
             ("unknown section", "[identity]", "[identities]"),
-            ("bad listen address", "listen = \"127.0.0.1:8700\"", "listen = \"localhost\""),
-            ("plain http", "public_url = \"http://127.0.0.1:8700\"", "public_url = \"http://gw.example.com\""),
-            ("url with a path", "public_url = \"http://127.0.0.1:8700\"", "public_url = \"https://gw.example.com/x\""),
-            ("no url", "public_url = \"http://127.0.0.1:8700\"", "public_url = \"gw\""),
+            (
+                "bad listen address",
+                "listen = \"127.0.0.1:8700\"",
+                "listen = \"localhost\"",
+            ),
+            (
+                "plain http",
+                "public_url = \"http://127.0.0.1:8700\"",
+                "public_url = \"http://gw.example.com\"",
+            ),
+            (
+                "url with a path",
+                "public_url = \"http://127.0.0.1:8700\"",
+                "public_url = \"https://gw.example.com/x\"",
+            ),
+            (
+                "no url",
+                "public_url = \"http://127.0.0.1:8700\"",
+                "public_url = \"gw\"",
+            ),
             ("wrong type", "embedded = true", "embedded = \"yes\""),
-            ("nobody could sign in", "embedded = true", "embedded = false"),
-            ("two key sources", "{ file = \"data/master.key\" }", "{ file = \"k\", env = \"K\" }"),
+            (
+                "nobody could sign in",
+                "embedded = true",
+                "embedded = false",
+            ),
+            (
+                "two key sources",
+                "{ file = \"data/master.key\" }",
+                "{ file = \"k\", env = \"K\" }",
+            ),
             ("no key source", "{ file = \"data/master.key\" }", "{ }"),
-            ("a key in the file", "{ file = \"data/master.key\" }", "{ hex = \"00\" }"),
-            ("no keys", "[keys]\nsource = { file = \"data/master.key\" }\n", ""),
+            (
+                "a key in the file",
+                "{ file = \"data/master.key\" }",
+                "{ hex = \"00\" }",
+            ),
+            (
+                "no keys",
+                "[keys]\nsource = { file = \"data/master.key\" }\n",
+                "",
+            ),
             ("unknown store", "sled:data/vault", "redis://x"),
             ("store without a path", "sled:data/vault", "sled:"),
             ("bad pattern", "127.0.0.1:*", "http://127.0.0.1"),
             ("everything private", "127.0.0.1:*", "*:*"),
             ("bad signatures", "\"off\"", "\"maybe\""),
-            ("a key twice", "embedded = true", "embedded = true\nembedded = true"),
+            (
+                "a key twice",
+                "embedded = true",
+                "embedded = true\nembedded = true",
+            ),
             ("not toml", "[presets]", "[presets"),
         ];
         let mut out = String::new();
         for (what, from, to) in cases {
-            assert!(GOOD.contains(from), "{what}: {from} is not in the good text");
+            assert!(
+                GOOD.contains(from),
+                "{what}: {from} is not in the good text"
+            );
             let error = parse(&GOOD.replacen(from, to, 1)).expect_err(what);
             assert!(error.line.is_some(), "{what}: {error}");
             out.push_str(&format!("# {what}\n{error}\n\n"));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use countersign_core::names::UserName;
 use countersign_core::ports::{BoxFuture, StoreError};
 use countersign_identity::{
-    AccountChange, AccountEvents, Bootstrap, Identity, Parts, PublicUrl, Resources, ServerFacts, Settings,
+    AccountChange, AccountEvents, Bootstrap, Identity, Parts, PublicUrl, Resources, ServerFacts,
+    Settings,
 };
 use countersign_vault::keys::{KeyError, KeyRing};
 use serde::Serialize;
@@ -35,7 +36,7 @@ pub struct Initialised {
     pub config: String,
     /// The administrator.
     pub admin_user: String,
-    /// Works once, for choosing another one.
+    /// For signing in.
     pub admin_password: String,
     /// Of kind `api`.
     pub admin_token: String,
@@ -96,7 +97,10 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, InitError> {
         }
     }
     for folder in [&options.dir, &options.dir.join("catalog")] {
-        fs::create_dir_all(folder).map_err(|cause| InitError::File { path: folder.clone(), cause })?;
+        fs::create_dir_all(folder).map_err(|cause| InitError::File {
+            path: folder.clone(),
+            cause,
+        })?;
     }
     private_folder(&data)?;
     KeyRing::generate_file(&key_file, &OsRandom)?;
@@ -105,7 +109,10 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, InitError> {
     let config = Config::load(&config_file)?;
     let bootstrap = administrator(&config).await?;
     Ok(Initialised {
-        config: fs::canonicalize(&config_file).unwrap_or(config_file).display().to_string(),
+        config: fs::canonicalize(&config_file)
+            .unwrap_or(config_file)
+            .display()
+            .to_string(),
         admin_user: ADMIN.to_owned(),
         admin_password: bootstrap.password.reveal(),
         admin_token: bootstrap.token.reveal(),
@@ -115,7 +122,8 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, InitError> {
 async fn administrator(config: &Config) -> Result<Bootstrap, InitError> {
     let opened = Opened::new(config).await?;
     let account = |e: &dyn std::fmt::Display| InitError::Account(e.to_string());
-    let public_url = PublicUrl::parse(config.server.public_url.as_str()).map_err(|e| account(&e))?;
+    let public_url =
+        PublicUrl::parse(config.server.public_url.as_str()).map_err(|e| account(&e))?;
     let identity = Identity::new(Parts {
         world: opened.world.clone(),
         key: opened.key("identity").map_err(OpeningError::from)?,
@@ -143,7 +151,11 @@ impl Resources for NothingYet {
 }
 
 impl AccountEvents for NothingYet {
-    fn changed<'a>(&'a self, _: &'a UserName, _: AccountChange) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn changed<'a>(
+        &'a self,
+        _: &'a UserName,
+        _: AccountChange,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -188,14 +200,20 @@ signatures = "warn"
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), InitError> {
-    let file = fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path);
     let written = file.and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
     written.map_err(|cause| match cause.kind() {
         std::io::ErrorKind::AlreadyExists => InitError::Exists(path.to_owned()),
-        _ => InitError::File { path: path.to_owned(), cause },
+        _ => InitError::File {
+            path: path.to_owned(),
+            cause,
+        },
     })
 }
 
@@ -204,5 +222,8 @@ fn private_folder(path: &Path) -> Result<(), InitError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|cause| InitError::File { path: path.to_owned(), cause })
+    builder.create(path).map_err(|cause| InitError::File {
+        path: path.to_owned(),
+        cause,
+    })
 }

@@ -2,10 +2,16 @@
 //! that carries a call.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod attachments;
+mod call;
 pub mod cli;
 pub mod config;
 pub mod http;
 pub mod init;
 pub mod opening;
+pub mod party;
 pub mod registry;
+pub mod serve;
 pub mod surroundings;
+pub mod wiring;

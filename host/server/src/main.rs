@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `countersign`: see [`countersign::cli`].
+
+fn main() -> std::process::ExitCode {
+    countersign::cli::main()
+}

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::ports::{
-    Change, Clock, Expect, Kind, Random, RecordKey, Records, SecretChange, StoreError, World, Write,
-    random_bytes,
+    Change, Clock, Expect, Kind, Random, RecordKey, Records, SecretChange, StoreError, World,
+    Write, random_bytes,
 };
 use countersign_core::secret::{SealBroken, SealKey, Sealed, Secret};
 use countersign_vault::audit::{AuditLog, AuditOptions};
@@ -40,7 +40,9 @@ pub enum OpeningError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The host's own secret.
-    #[error("the host's own secret in the store cannot be opened: {0}; restore the store from its latest backup")]
+    #[error(
+        "the host's own secret in the store cannot be opened: {0}; restore the store from its latest backup"
+    )]
     HostSecret(#[from] SealBroken),
     /// A thread could not do its work.
     #[error("opening the store was interrupted: {0}")]
@@ -60,14 +62,35 @@ impl Opened {
         let store = tokio::task::spawn_blocking(move || SledStore::open(&folder))
             .await
             .map_err(|e| OpeningError::Interrupted(e.to_string()))??;
-        let vault = Vault::open(Arc::new(store), ring, Arc::clone(&random), OpenOptions::default()).await?;
+        let vault = Vault::open(
+            Arc::new(store),
+            ring,
+            Arc::clone(&random),
+            OpenOptions::default(),
+        )
+        .await?;
         let vault = Arc::new(vault);
         let records: Arc<dyn Records> = vault.clone();
-        let audit = AuditLog::open(Arc::clone(&records), Arc::clone(&clock), AuditOptions::default()).await?;
+        let audit = AuditLog::open(
+            Arc::clone(&records),
+            Arc::clone(&clock),
+            AuditOptions::default(),
+        )
+        .await?;
         let audit = Arc::new(audit);
         let host_secret = host_secret(records.as_ref(), random.as_ref()).await?;
-        let world = World { clock, random, records, audit: audit.clone() };
-        Ok(Self { world, vault, audit, host_secret })
+        let world = World {
+            clock,
+            random,
+            records,
+            audit: audit.clone(),
+        };
+        Ok(Self {
+            world,
+            vault,
+            audit,
+            host_secret,
+        })
     }
 
     /// The host's own key for one purpose (`identity`, `sessions` …), the same
@@ -87,8 +110,19 @@ async fn host_secret(records: &dyn Records, random: &dyn Random) -> Result<Seale
         return Ok(sealed);
     }
     let secret = Secret::new(random_bytes::<32>(random).to_vec());
-    let change = Change { document: b"{}".to_vec(), secret: SecretChange::Set(secret), expires_at: None };
-    match records.write(vec![Write { key: key.clone(), expect: Expect::Absent, change: Some(change) }]).await {
+    let change = Change {
+        document: b"{}".to_vec(),
+        secret: SecretChange::Set(secret),
+        expires_at: None,
+    };
+    match records
+        .write(vec![Write {
+            key: key.clone(),
+            expect: Expect::Absent,
+            change: Some(change),
+        }])
+        .await
+    {
         // Another replica made it meanwhile.
         Ok(_) | Err(StoreError::Conflict) => {}
         Err(error) => return Err(error.into()),

@@ -29,6 +29,8 @@ mod secrets;
 mod server;
 mod servers;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 mod text;
 
 pub use address::AddressRules;
@@ -96,9 +98,14 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`] of the store.
-    pub async fn sealed(&self, name: &SecretName) -> Result<Option<(SecretFacts, Sealed)>, StoreError> {
+    pub async fn sealed(
+        &self,
+        name: &SecretName,
+    ) -> Result<Option<(SecretFacts, Sealed)>, StoreError> {
         let key = RecordKey::new(Kind::Secret, name.as_str());
-        let Some(record) = self.world.records.get(&key).await? else { return Ok(None) };
+        let Some(record) = self.world.records.get(&key).await? else {
+            return Ok(None);
+        };
         let facts = countersign_core::ports::parse(&record)?;
         Ok(record.secret.map(|sealed| (facts, sealed)))
     }
@@ -115,8 +122,10 @@ impl Registry {
 
     async fn teams(&self) -> Result<BTreeSet<TeamName>, StoreError> {
         let records = self.world.records.list(Kind::Team, None).await?;
-        let mut teams: BTreeSet<_> =
-            records.iter().filter_map(|r| TeamName::parse(&r.key.name).ok()).collect();
+        let mut teams: BTreeSet<_> = records
+            .iter()
+            .filter_map(|r| TeamName::parse(&r.key.name).ok())
+            .collect();
         teams.insert(TeamName::default_team());
         Ok(teams)
     }
@@ -135,7 +144,9 @@ impl Registry {
             Err(Refusal::Permission(missing)) => (Outcome::Denied, missing.to_string()),
             Err(_) => return result.map(|(value, _)| value),
         };
-        let mut event = AuditEvent::new(self.world.clock.now(), action, outcome).by(&caller.user).on(resource);
+        let mut event = AuditEvent::new(self.world.clock.now(), action, outcome)
+            .by(&caller.user)
+            .on(resource);
         event.team = Some(caller.team.to_string());
         event.client = Some(caller.client.to_string());
         event.detail = Some(detail).filter(|d| !d.is_empty());
@@ -148,8 +159,10 @@ impl countersign_identity::Resources for Registry {
     fn server<'a>(
         &'a self,
         name: &'a countersign_core::names::ServerName,
-    ) -> countersign_core::ports::BoxFuture<'a, Result<Option<countersign_identity::ServerFacts>, StoreError>>
-    {
+    ) -> countersign_core::ports::BoxFuture<
+        'a,
+        Result<Option<countersign_identity::ServerFacts>, StoreError>,
+    > {
         let found = self.current().server(name).filter(|s| s.enabled).map(|s| {
             countersign_identity::ServerFacts {
                 display_name: s.display_name.clone(),
@@ -174,5 +187,9 @@ fn changed_fields<T: Serialize>(old: &T, new: &T) -> String {
         .filter(|n| old.get(*n) != new.get(*n) && *n != "updated_at")
         .map(String::as_str)
         .collect();
-    if changed.is_empty() { "nothing changed".into() } else { format!("changed {}", changed.join(", ")) }
+    if changed.is_empty() {
+        "nothing changed".into()
+    } else {
+        format!("changed {}", changed.join(", "))
+    }
 }

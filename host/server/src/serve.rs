@@ -32,7 +32,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     })?;
     let app = App::open(config).await?;
     tracing::info!(listen = %app.config.server.listen, public_url = %app.public_url, "serving");
-    eprintln!("Countersign serves {} (listening on {}).", app.public_url, app.config.server.listen);
+    eprintln!(
+        "Countersign serves {} (listening on {}).",
+        app.public_url, app.config.server.listen
+    );
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&app)));
     let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
     accept(&app, listener).await?;
@@ -45,12 +48,16 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 
 async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|e| StartError::Part(e.to_string()));
-    let (mut terminate, mut interrupt) =
-        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signals(SignalKind::terminate())?,
+        signals(SignalKind::interrupt())?,
+    );
     let router = crate::http::router(app);
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 * 1024);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(64 * 1024);
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {

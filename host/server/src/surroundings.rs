@@ -12,14 +12,22 @@ pub struct SystemClock {
 
 impl Default for SystemClock {
     fn default() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
-        Self { start: Instant::now() }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the clock that everything else takes"
+        )]
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the clock that everything else takes"
+        )]
         Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
     }
 
@@ -34,7 +42,10 @@ pub struct OsRandom;
 
 impl Random for OsRandom {
     fn fill(&self, buffer: &mut [u8]) {
-        #[expect(clippy::disallowed_methods, reason = "this is the source that everything else takes")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the source that everything else takes"
+        )]
         let filled = getrandom::fill(buffer);
         // Going on with predictable bytes would be worse than stopping.
         assert!(filled.is_ok(), "the operating system gives no randomness");

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use countersign_core::address::PrivateAllowlist;
+use countersign_core::error::CallError;
 use countersign_core::ports::World;
 use countersign_core::preset::PresetFault;
-use countersign_core::error::CallError;
 use countersign_identity::{FetchError, Identity, MetadataFetcher, Parts, PublicUrl, Settings};
-use countersign_mcp::answer::States;
+use countersign_mcp::answer::state::States;
 use countersign_mcp::envelope::Limits;
 use countersign_mcp::session::Capsules;
 use countersign_mcp::upstream::{HttpUpstream, UpstreamConfig};
-use countersign_oauth::{Guard, GuardOptions, Oauth, Trust};
+use countersign_oauth::Oauth;
+use countersign_oauth::http::{Guard, GuardOptions, Trust};
 use countersign_presets::{Catalog, EngineConfig};
 use countersign_vault::audit::AuditLog;
 use countersign_vault::vault::Vault;
@@ -19,8 +20,9 @@ use url::Url;
 
 use crate::accounts::ConnectionKeeper;
 use crate::attachments::Attachments;
+use crate::call::held::HeldCalls;
+use crate::call::sessions::SessionCache;
 use crate::config::Config;
-use crate::held::HeldCalls;
 use crate::opening::{Opened, OpeningError};
 use crate::registry::Registry;
 
@@ -54,10 +56,12 @@ pub struct App {
     pub states: States,
     /// Calls that are held open for the user.
     pub held: HeldCalls,
+    /// Upstream sessions that were used lately.
+    pub sessions: SessionCache,
     /// How large and deep a message may be.
     pub limits: Limits,
     /// The origins a browser may call from.
-    pub origins: Vec<url::Origin>,
+    pub origins: Vec<String>,
     /// Recognises equal arguments in the audit log without keeping them.
     pub arguments_key: countersign_core::secret::SealKey,
 }
@@ -90,13 +94,21 @@ impl App {
         let world = opened.world.clone();
         let public_url = config.server.public_url.clone();
         let catalog = open_catalog(&config).await?;
-        let registry =
-            Registry::open(world.clone(), &config, catalog.clone()).await.map_err(OpeningError::from)?;
+        let registry = Registry::open(world.clone(), &config, catalog.clone())
+            .await
+            .map_err(OpeningError::from)?;
         let allow = allowlist(&config)?;
-        let guard = Guard::new(GuardOptions { allow_private: allow.clone(), own: own_urls(&config) })
-            .map_err(part)?;
+        let guard = Guard::new(GuardOptions {
+            allow_private: allow.clone(),
+            own: own_urls(&config),
+        })
+        .map_err(part)?;
         let oauth = Oauth::new(world.clone(), Arc::new(guard.clone()), public_url.clone());
-        let key = |purpose: &str| opened.key(purpose).map_err(|e| StartError::Opening(e.into()));
+        let key = |purpose: &str| {
+            opened
+                .key(purpose)
+                .map_err(|e| StartError::Opening(e.into()))
+        };
         let keeper = ConnectionKeeper {
             oauth: Arc::clone(&oauth),
             registry: Arc::clone(&registry),
@@ -110,16 +122,23 @@ impl App {
             accounts: Arc::new(keeper),
             metadata: Some(Arc::new(ClientDocuments(guard))),
         });
-        let upstream =
-            HttpUpstream::new(UpstreamConfig::default(), Arc::new(UpstreamGuard(allow))).map_err(part)?;
+        let upstream = HttpUpstream::new(
+            UpstreamConfig::default(),
+            Arc::new(UpstreamGuard {
+                private: allow,
+                own: config.server.listen,
+            }),
+        )
+        .map_err(part)?;
         Ok(Arc::new(Self {
             attachments: Attachments::new(Arc::clone(&registry), Arc::clone(&catalog)),
             upstream,
             capsules: Capsules::new(&key("mcp sessions")?),
             states: States::new(&key("mcp request state")?),
             held: HeldCalls::default(),
+            sessions: SessionCache::default(),
             limits: Limits::default(),
-            origins: vec![public_url.origin()],
+            origins: vec![public_url.origin().ascii_serialization()],
             arguments_key: key("audit arguments")?,
             vault: opened.vault,
             audit: opened.audit,
@@ -155,23 +174,38 @@ async fn open_catalog(config: &Config) -> Result<Arc<Catalog>, StartError> {
 }
 
 fn allowlist(config: &Config) -> Result<PrivateAllowlist, StartError> {
-    let entries: Vec<String> =
-        config.network.allow_private_upstreams.iter().map(ToString::to_string).collect();
-    PrivateAllowlist::parse(entries.iter().map(String::as_str)).map_err(part)
+    let entries: Vec<String> = config
+        .network
+        .allow_private_upstreams
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    PrivateAllowlist::parse(&entries).map_err(part)
 }
 
 /// Addresses of Countersign itself: never called on anybody's behalf.
 fn own_urls(config: &Config) -> Vec<Url> {
     let listen = Url::parse(&format!("http://{}", config.server.listen)).ok();
-    listen.into_iter().chain([config.server.public_url.clone()]).collect()
+    listen
+        .into_iter()
+        .chain([config.server.public_url.clone()])
+        .collect()
 }
 
 /// Which addresses MCP servers may be at.
-struct UpstreamGuard(PrivateAllowlist);
+struct UpstreamGuard {
+    private: PrivateAllowlist,
+    own: std::net::SocketAddr,
+}
 
 impl countersign_mcp::upstream::Guard for UpstreamGuard {
     fn permits(&self, host: &str, address: std::net::SocketAddr) -> bool {
-        countersign_core::address::is_public(address.ip()) || self.0.allows(host, address.port())
+        let named = || {
+            let url = Url::parse(&format!("http://{host}:{}", address.port()));
+            url.is_ok_and(|url| self.private.allows(&url))
+        };
+        let public = countersign_core::address::is_public(address.ip());
+        address != self.own && (public || named())
     }
 }
 
@@ -185,9 +219,14 @@ impl MetadataFetcher for ClientDocuments {
     ) -> countersign_core::ports::BoxFuture<'a, Result<Vec<u8>, FetchError>> {
         Box::pin(async move {
             self.0
-                .fetch(url, Trust::Outside, 64 * 1024, std::time::Duration::from_secs(5))
+                .fetch(
+                    url,
+                    Trust::Outside,
+                    64 * 1024,
+                    std::time::Duration::from_secs(5),
+                )
                 .await
-                .map_err(|e| FetchError::new(e.to_string()))
+                .map_err(|e| FetchError(e.to_string()))
         })
     }
 }
@@ -197,9 +236,11 @@ impl MetadataFetcher for ClientDocuments {
 pub fn store_error(error: &countersign_core::ports::StoreError) -> CallError {
     tracing::error!(%error, "the store failed in a call");
     match error {
-        countersign_core::ports::StoreError::Damaged(_) => {
-            CallError::Preset(PresetFault::Unavailable("a stored record is damaged; see the log".into()))
-        }
-        _ => CallError::Busy { retry_after: std::time::Duration::from_secs(1) },
+        countersign_core::ports::StoreError::Damaged(_) => CallError::Preset(
+            PresetFault::Unavailable("a stored record is damaged; see the log".into()),
+        ),
+        _ => CallError::Busy {
+            retry_after: std::time::Duration::from_secs(1),
+        },
     }
 }

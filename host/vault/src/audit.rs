@@ -81,9 +81,9 @@ struct Queue {
     /// Up to which number an intent is durable.
     reserved: u64,
     /// Dropped and not yet written down.
-    dropped: u64,
+    unsaid: u64,
     /// Dropped since start.
-    dropped_in_all: u64,
+    dropped: u64,
     closing: bool,
 }
 
@@ -97,8 +97,8 @@ impl Shared {
         let mut queue = self.queue();
         if queue.closing || (waiter.is_none() && queue.events.len() >= self.options.queue) {
             if event.is_some() {
+                queue.unsaid += 1;
                 queue.dropped += 1;
-                queue.dropped_in_all += 1;
             }
             // A dropped waiter tells its owner.
             return;
@@ -148,8 +148,8 @@ impl AuditLog {
             waiting: Vec::new(),
             next,
             reserved: writer.reserved(),
+            unsaid: 0,
             dropped: 0,
-            dropped_in_all: 0,
             closing: false,
         };
         let shared = Arc::new(Shared {
@@ -192,7 +192,7 @@ impl AuditLog {
     /// Events refused by a full or closed queue since the log was opened.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.shared.queue().dropped_in_all
+        self.shared.queue().dropped
     }
 
     /// Events that fit `filter`, newest first, including those still queued.

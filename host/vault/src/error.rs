@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use countersign_core::ports::StoreError;
 
-/// Each variant says what to do next. Nothing was changed on disk.
+/// Each variant says what to do next. No record was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the database.
@@ -27,7 +27,7 @@ pub enum OpenError {
     },
     /// The database cannot be read at all.
     #[error(
-        "the database in {} is damaged: {cause}. Nothing was changed. Keep a copy of the folder, \
+        "the database in {} is damaged: {cause}. Keep a copy of the folder, \
          then restore the latest backup into an empty one",
         path.display()
     )]

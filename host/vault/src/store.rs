@@ -43,6 +43,9 @@ pub struct Page {
     pub holes: Vec<String>,
 }
 
+/// Keys and revisions of expired rows.
+pub type Due = Vec<(Vec<u8>, u64)>;
+
 /// A database.
 ///
 /// An implementation answers [`Store::get`] from memory where it can, without
@@ -64,11 +67,7 @@ pub trait Store: Send + Sync {
 
     /// Keys and revisions of up to `limit` rows whose `expires_at` is not after
     /// `now` (milliseconds since the epoch).
-    fn expired(
-        &self,
-        now: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Vec<u8>, u64)>, StoreError>>;
+    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// Does all of it or nothing; returns when it is durable. Keys of one batch
     /// are distinct.

@@ -94,7 +94,8 @@ impl Vault {
             .collect()
     }
 
-    /// Waits for queued writes and lets go of the store.
+    /// Waits for queued writes and lets go of the store. A vault that is merely
+    /// dropped does so a little later, by itself.
     pub async fn close(self) {
         drop(self.jobs);
         // It ends by itself when its queue has; a panic in it was logged.
@@ -114,19 +115,23 @@ impl Vault {
 
 impl Shared {
     fn open_row(&self, place: &[u8], row: &Row) -> Result<Unsealed, StoreError> {
+        // Its secret half alone may be what does not open.
+        if self.is_damaged(place) {
+            return Err(self.note(place, Broken::Seal));
+        }
         self.sealer
             .open(place, row)
             .map_err(|cause| self.note(place, cause))
     }
 
     fn note(&self, place: &[u8], cause: Broken) -> StoreError {
-        let found = damage::record(place, cause);
-        let said = StoreError::Damaged(found.to_string());
         let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
-        if damaged.insert(place.to_vec(), found.clone()).is_none() {
+        let found = damaged.entry(place.to_vec()).or_insert_with(|| {
+            let found = damage::record(place, cause);
             tracing::error!("{found}");
-        }
-        said
+            found
+        });
+        StoreError::Damaged(found.to_string())
     }
 
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {

@@ -35,10 +35,11 @@ fn authorization(
         return Err("setting `scope_separator` must not be empty".into());
     }
     let parameter = settings.text("scope_parameter")?;
-    if let Some(name) = &parameter {
-        if reserved(name) && name != "scope" {
-            return Err(["setting `scope_parameter` must not be ", name].concat());
-        }
+    if let Some(name) = parameter
+        .as_deref()
+        .filter(|name| reserved(name) && *name != "scope")
+    {
+        return Err(["setting `scope_parameter` must not be ", name].concat());
     }
     if settings.flag("send_scopes")? == Some(false) {
         description = description.without_scopes();

@@ -12,8 +12,8 @@ use http::StatusCode;
 
 use crate::password::{HasherBusy, WeakPassword};
 
-pub(crate) use teams::team_write;
 pub use teams::Team;
+pub(crate) use teams::team_write;
 pub use user::{AccountKind, UserView};
 pub(crate) use user::{PasswordState, User, user_key};
 pub use users::{NewUser, UserPatch};
@@ -50,7 +50,9 @@ pub enum AdminError {
     #[error("{0}")]
     Invalid(String),
     /// An API token for oneself needs a recent sign-in.
-    #[error("creating a token needs a fresh sign-in: sign in again (`countersign login`, or the browser) and retry")]
+    #[error(
+        "creating a token needs a fresh sign-in: sign in again (`countersign login`, or the browser) and retry"
+    )]
     NotFresh,
     /// Too much at once.
     #[error("Countersign is busy; try again in a moment")]
@@ -62,10 +64,16 @@ pub enum AdminError {
 
 impl AdminError {
     pub(crate) fn not_found(what: &'static str, name: impl ToString) -> Self {
-        Self::NotFound { what, name: name.to_string() }
+        Self::NotFound {
+            what,
+            name: name.to_string(),
+        }
     }
 
-    pub(crate) fn exists(what: &'static str, name: impl ToString) -> impl FnOnce(StoreError) -> Self {
+    pub(crate) fn exists(
+        what: &'static str,
+        name: impl ToString,
+    ) -> impl FnOnce(StoreError) -> Self {
         let name = name.to_string();
         move |error| match error {
             StoreError::Conflict => Self::Exists { what, name },
@@ -79,7 +87,9 @@ impl AdminError {
         match self {
             Self::Missing(_) | Self::Beyond(_) | Self::NotFresh => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
-            Self::Exists { .. } | Self::InUse(_) | Self::Store(StoreError::Conflict) => StatusCode::CONFLICT,
+            Self::Exists { .. } | Self::InUse(_) | Self::Store(StoreError::Conflict) => {
+                StatusCode::CONFLICT
+            }
             Self::Invalid(_) | Self::Store(StoreError::TooLarge { .. }) => StatusCode::BAD_REQUEST,
             Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

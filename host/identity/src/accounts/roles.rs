@@ -26,10 +26,18 @@ impl Identity {
         actor.permissions.demand("role_create", None)?;
         within(actor, &role)?;
         if built_in(&role.name).is_some() {
-            return Err(AdminError::Exists { what: "role", name: role.name.to_string() });
+            return Err(AdminError::Exists {
+                what: "role",
+                name: role.name.to_string(),
+            });
         }
         let write = put(role_key(&role.name), Expect::Absent, &role)?;
-        self.0.world.records.write(vec![write]).await.map_err(AdminError::exists("role", &role.name))?;
+        self.0
+            .world
+            .records
+            .write(vec![write])
+            .await
+            .map_err(AdminError::exists("role", &role.name))?;
         self.audit_role(actor, "role.create", &role).await?;
         Ok(role)
     }
@@ -42,7 +50,10 @@ impl Identity {
         actor.permissions.demand("role_list", None)?;
         let mut roles = Role::built_in();
         let records = self.0.world.records.list(Kind::Role, None).await?;
-        let mut own = records.iter().map(parse::<Role>).collect::<Result<Vec<_>, _>>()?;
+        let mut own = records
+            .iter()
+            .map(parse::<Role>)
+            .collect::<Result<Vec<_>, _>>()?;
         own.sort_by(|a, b| a.name.cmp(&b.name));
         roles.extend(own);
         Ok(roles)
@@ -54,7 +65,9 @@ impl Identity {
     /// [`AdminError`]: permission `role_get`, unknown role.
     pub async fn role(&self, actor: &Caller, name: &RoleName) -> Result<Role, AdminError> {
         actor.permissions.demand("role_get", Some(name.as_str()))?;
-        self.load_role(name).await?.ok_or_else(|| AdminError::not_found("role", name))
+        self.load_role(name)
+            .await?
+            .ok_or_else(|| AdminError::not_found("role", name))
     }
 
     /// Replaces what a role allows.
@@ -63,7 +76,9 @@ impl Identity {
     /// [`AdminError`]: permission `role_update`; a built-in role; beyond the
     /// actor's own permissions, before or after.
     pub async fn update_role(&self, actor: &Caller, role: Role) -> Result<Role, AdminError> {
-        actor.permissions.demand("role_update", Some(role.name.as_str()))?;
+        actor
+            .permissions
+            .demand("role_update", Some(role.name.as_str()))?;
         within(actor, &role)?;
         let revision = self.own_role(actor, &role.name).await?;
         let write = put(role_key(&role.name), Expect::At(revision), &role)?;
@@ -78,15 +93,30 @@ impl Identity {
     /// # Errors
     /// [`AdminError`]: permission `role_delete`; a built-in role; still in use.
     pub async fn delete_role(&self, actor: &Caller, name: &RoleName) -> Result<(), AdminError> {
-        actor.permissions.demand("role_delete", Some(name.as_str()))?;
+        actor
+            .permissions
+            .demand("role_delete", Some(name.as_str()))?;
         let revision = self.own_role(actor, name).await?;
-        let users = self.all_users().await?.iter().filter(|u| u.roles.contains(name)).count();
+        let users = self
+            .all_users()
+            .await?
+            .iter()
+            .filter(|u| u.roles.contains(name))
+            .count();
         if users > 0 {
-            return Err(AdminError::InUse(format!("the role {name} is still given to {users} users; take it from them first")));
+            return Err(AdminError::InUse(format!(
+                "the role {name} is still given to {users} users; take it from them first"
+            )));
         }
-        self.0.world.records.write(vec![delete(role_key(name), Expect::At(revision))]).await?;
+        self.0
+            .world
+            .records
+            .write(vec![delete(role_key(name), Expect::At(revision))])
+            .await?;
         self.0.cache.void();
-        let event = AuditEvent::new(self.now(), "role.delete", Outcome::Allowed).by(&actor.user).on(format!("role:{name}"));
+        let event = AuditEvent::new(self.now(), "role.delete", Outcome::Allowed)
+            .by(&actor.user)
+            .on(format!("role:{name}"));
         Ok(self.audit(event).await?)
     }
 
@@ -94,13 +124,21 @@ impl Identity {
         if let Some(role) = built_in(name) {
             return Ok(Some(role));
         }
-        Ok(load(&*self.0.world.records, &role_key(name)).await?.map(|(role, _)| role))
+        Ok(load(&*self.0.world.records, &role_key(name))
+            .await?
+            .map(|(role, _)| role))
     }
 
     /// The revision of a role that is not built in and within the actor's reach.
-    async fn own_role(&self, actor: &Caller, name: &RoleName) -> Result<countersign_core::ports::Revision, AdminError> {
+    async fn own_role(
+        &self,
+        actor: &Caller,
+        name: &RoleName,
+    ) -> Result<countersign_core::ports::Revision, AdminError> {
         if built_in(name).is_some() {
-            return Err(AdminError::InUse(format!("the role {name} is built in and stays as it is; create your own")));
+            return Err(AdminError::InUse(format!(
+                "the role {name} is built in and stays as it is; create your own"
+            )));
         }
         let found = load::<Role>(&*self.0.world.records, &role_key(name)).await?;
         let (role, revision) = found.ok_or_else(|| AdminError::not_found("role", name))?;
@@ -108,7 +146,12 @@ impl Identity {
         Ok(revision)
     }
 
-    async fn audit_role(&self, actor: &Caller, action: &str, role: &Role) -> Result<(), AdminError> {
+    async fn audit_role(
+        &self,
+        actor: &Caller,
+        action: &str,
+        role: &Role,
+    ) -> Result<(), AdminError> {
         let allow: Vec<String> = role.allow.iter().cloned().map(String::from).collect();
         let event = AuditEvent::new(self.now(), action, Outcome::Allowed)
             .by(&actor.user)
@@ -122,6 +165,9 @@ fn within(actor: &Caller, role: &Role) -> Result<(), AdminError> {
     if actor.permissions.cover(&Permissions::from_roles([role])) {
         Ok(())
     } else {
-        Err(AdminError::Beyond(format!("the role {} allows more than you may do yourself", role.name)))
+        Err(AdminError::Beyond(format!(
+            "the role {} allows more than you may do yourself",
+            role.name
+        )))
     }
 }

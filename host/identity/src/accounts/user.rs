@@ -95,12 +95,19 @@ pub(crate) fn user_key(name: &UserName) -> RecordKey {
 }
 
 impl Identity {
-    pub(crate) async fn load_user(&self, name: &UserName) -> Result<Option<(User, Revision)>, StoreError> {
+    pub(crate) async fn load_user(
+        &self,
+        name: &UserName,
+    ) -> Result<Option<(User, Revision)>, StoreError> {
         load(&*self.0.world.records, &user_key(name)).await
     }
 
     /// The user, if he exists, is enabled and still is the one meant.
-    pub(crate) async fn live_user(&self, name: &UserName, epoch: &str) -> Result<Option<User>, StoreError> {
+    pub(crate) async fn live_user(
+        &self,
+        name: &UserName,
+        epoch: &str,
+    ) -> Result<Option<User>, StoreError> {
         let user = self.load_user(name).await?.map(|(user, _)| user);
         Ok(user.filter(|u| u.enabled && u.epoch == epoch))
     }
@@ -118,8 +125,13 @@ impl Identity {
                 found.push(role);
             }
             if name.as_str() == "team-admin" {
-                let allow = teams.iter().filter_map(|t| Permission::parse(&format!("team_update:{t}")).ok());
-                found.push(Role { name: name.clone(), allow: allow.collect() });
+                let allow = teams
+                    .iter()
+                    .filter_map(|t| Permission::parse(&format!("team_update:{t}")).ok());
+                found.push(Role {
+                    name: name.clone(),
+                    allow: allow.collect(),
+                });
             }
         }
         Ok(Permissions::from_roles(&found))

@@ -7,8 +7,8 @@ use countersign_core::caller::Caller;
 use countersign_core::names::{RoleName, TeamName, UserName};
 use countersign_core::ports::{Expect, Kind, Revision, delete, parse, put, random_token};
 
-use super::user::{AccountKind, PasswordState, User, UserView, user_key};
 use super::AdminError;
+use super::user::{AccountKind, PasswordState, User, UserView, user_key};
 use crate::password::Password;
 use crate::service::{AccountChange, Identity};
 
@@ -52,7 +52,9 @@ impl Identity {
         self.check_roles(actor, &new.roles).await?;
         let password = match (new.kind, new.password) {
             (AccountKind::Service, Some(_)) => {
-                return Err(AdminError::Invalid("a service account has no password; create a token for it".into()));
+                return Err(AdminError::Invalid(
+                    "a service account has no password; create a token for it".into(),
+                ));
             }
             (_, None) => PasswordState::None,
             (AccountKind::Human, Some(password)) => {
@@ -60,10 +62,22 @@ impl Identity {
                 PasswordState::ChooseNew(self.0.hasher.hash(password, &*self.0.world.random).await?)
             }
         };
-        let user = self.new_user(new.name, checked_email(new.email)?, new.kind, new.roles, password);
+        let user = self.new_user(
+            new.name,
+            checked_email(new.email)?,
+            new.kind,
+            new.roles,
+            password,
+        );
         let write = put(user_key(&user.name), Expect::Absent, &user)?;
-        self.0.world.records.write(vec![write]).await.map_err(AdminError::exists("user", &user.name))?;
-        self.audit_user(actor, "user.create", &user.name, &summary(&user)).await?;
+        self.0
+            .world
+            .records
+            .write(vec![write])
+            .await
+            .map_err(AdminError::exists("user", &user.name))?;
+        self.audit_user(actor, "user.create", &user.name, &summary(&user))
+            .await?;
         Ok(user.into())
     }
 
@@ -96,14 +110,22 @@ impl Identity {
     /// [`AdminError`]: permission `user_list`.
     pub async fn users(&self, actor: &Caller) -> Result<Vec<UserView>, AdminError> {
         actor.permissions.demand("user_list", None)?;
-        let mut users: Vec<UserView> = self.all_users().await?.into_iter().map(UserView::from).collect();
+        let mut users: Vec<UserView> = self
+            .all_users()
+            .await?
+            .into_iter()
+            .map(UserView::from)
+            .collect();
         users.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(users)
     }
 
     pub(crate) async fn all_users(&self) -> Result<Vec<User>, AdminError> {
         let records = self.0.world.records.list(Kind::User, None).await?;
-        Ok(records.iter().map(parse::<User>).collect::<Result<_, _>>()?)
+        Ok(records
+            .iter()
+            .map(parse::<User>)
+            .collect::<Result<_, _>>()?)
     }
 
     /// One user; everybody may see himself.
@@ -123,7 +145,12 @@ impl Identity {
     /// # Errors
     /// [`AdminError`]: permission `user_update`; the user, before or after, may
     /// more than the actor; disabling or re-roling oneself.
-    pub async fn update_user(&self, actor: &Caller, name: &UserName, patch: UserPatch) -> Result<UserView, AdminError> {
+    pub async fn update_user(
+        &self,
+        actor: &Caller,
+        name: &UserName,
+        patch: UserPatch,
+    ) -> Result<UserView, AdminError> {
         let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
         let oneself = actor.user == user.name;
         if let Some(email) = patch.email {
@@ -131,23 +158,31 @@ impl Identity {
         }
         if let Some(roles) = patch.roles {
             if oneself {
-                return Err(AdminError::Beyond("nobody changes his own roles; ask another administrator".into()));
+                return Err(AdminError::Beyond(
+                    "nobody changes his own roles; ask another administrator".into(),
+                ));
             }
             self.check_roles(actor, &roles).await?;
             user.roles = roles;
         }
         if let Some(enabled) = patch.enabled {
             if oneself && !enabled {
-                return Err(AdminError::Beyond("nobody disables himself; ask another administrator".into()));
+                return Err(AdminError::Beyond(
+                    "nobody disables himself; ask another administrator".into(),
+                ));
             }
             if user.enabled && !enabled {
-                self.0.accounts.changed(&user.name, AccountChange::Disabled).await?;
+                self.0
+                    .accounts
+                    .changed(&user.name, AccountChange::Disabled)
+                    .await?;
                 user.epoch = self.new_epoch();
             }
             user.enabled = enabled;
         }
         let user = self.store_user(user, revision).await?;
-        self.audit_user(actor, "user.update", &user.name, &summary(&user)).await?;
+        self.audit_user(actor, "user.update", &user.name, &summary(&user))
+            .await?;
         Ok(user.into())
     }
 
@@ -157,19 +192,37 @@ impl Identity {
     /// # Errors
     /// [`AdminError`]: permission `user_update`; a user who may more than the
     /// actor; a service account; weak password.
-    pub async fn reset_password(&self, actor: &Caller, name: &UserName, password: Password) -> Result<(), AdminError> {
+    pub async fn reset_password(
+        &self,
+        actor: &Caller,
+        name: &UserName,
+        password: Password,
+    ) -> Result<(), AdminError> {
         let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
         if user.kind == AccountKind::Service {
-            return Err(AdminError::Invalid("a service account has no password; create a token for it".into()));
+            return Err(AdminError::Invalid(
+                "a service account has no password; create a token for it".into(),
+            ));
         }
         password.check(user.name.as_str())?;
         let hash = self.0.hasher.hash(password, &*self.0.world.random).await?;
-        self.0.accounts.changed(&user.name, AccountChange::Reset).await?;
+        self.0
+            .accounts
+            .changed(&user.name, AccountChange::Reset)
+            .await?;
         user.password = PasswordState::ChooseNew(hash);
         user.epoch = self.new_epoch();
         let user = self.store_user(user, revision).await?;
-        self.0.by_user.forget(&user.name.as_str().to_ascii_lowercase());
-        self.audit_user(actor, "user.reset_password", &user.name, "sessions, tokens and agents ended").await
+        self.0
+            .by_user
+            .forget(&user.name.as_str().to_ascii_lowercase());
+        self.audit_user(
+            actor,
+            "user.reset_password",
+            &user.name,
+            "sessions, tokens and agents ended",
+        )
+        .await
     }
 
     /// Deletes a user with his sessions, tokens, agents and connections.
@@ -180,51 +233,90 @@ impl Identity {
     pub async fn delete_user(&self, actor: &Caller, name: &UserName) -> Result<(), AdminError> {
         let (user, revision) = self.user_within(actor, "user_delete", name).await?;
         if actor.user == user.name {
-            return Err(AdminError::Beyond("nobody deletes himself; ask another administrator".into()));
+            return Err(AdminError::Beyond(
+                "nobody deletes himself; ask another administrator".into(),
+            ));
         }
-        self.0.accounts.changed(&user.name, AccountChange::Deleted).await?;
+        self.0
+            .accounts
+            .changed(&user.name, AccountChange::Deleted)
+            .await?;
         let mut writes = vec![delete(user_key(&user.name), Expect::At(revision))];
         for kind in [Kind::Grant, Kind::AgentConsent] {
-            let records = self.0.world.records.list(kind, Some(user.name.as_str())).await?;
+            let records = self
+                .0
+                .world
+                .records
+                .list(kind, Some(user.name.as_str()))
+                .await?;
             writes.extend(records.into_iter().map(|r| delete(r.key, Expect::Anything)));
         }
         self.0.world.records.write(writes).await?;
         self.0.cache.void();
-        self.audit_user(actor, "user.delete", &user.name, "deleted").await
+        self.audit_user(actor, "user.delete", &user.name, "deleted")
+            .await
     }
 
     pub(crate) fn new_epoch(&self) -> String {
         random_token::<12>(&*self.0.world.random)
     }
 
-    pub(crate) async fn existing_user(&self, name: &UserName) -> Result<(User, Revision), AdminError> {
-        self.load_user(name).await?.ok_or_else(|| AdminError::not_found("user", name))
+    pub(crate) async fn existing_user(
+        &self,
+        name: &UserName,
+    ) -> Result<(User, Revision), AdminError> {
+        self.load_user(name)
+            .await?
+            .ok_or_else(|| AdminError::not_found("user", name))
     }
 
     /// The user, if the actor has the permission and the user may no more than
     /// the actor: else a reset would be a way to somebody's greater power.
-    async fn user_within(&self, actor: &Caller, permission: &str, name: &UserName) -> Result<(User, Revision), AdminError> {
+    async fn user_within(
+        &self,
+        actor: &Caller,
+        permission: &str,
+        name: &UserName,
+    ) -> Result<(User, Revision), AdminError> {
         actor.permissions.demand(permission, Some(name.as_str()))?;
         let (user, revision) = self.existing_user(name).await?;
         let theirs = self.permissions_of(&user.roles, &user.teams).await?;
         if actor.permissions.cover(&theirs) {
             Ok((user, revision))
         } else {
-            Err(AdminError::Beyond(format!("{name} has permissions that you lack")))
+            Err(AdminError::Beyond(format!(
+                "{name} has permissions that you lack"
+            )))
         }
     }
 
-    async fn check_roles(&self, actor: &Caller, roles: &BTreeSet<RoleName>) -> Result<(), AdminError> {
+    async fn check_roles(
+        &self,
+        actor: &Caller,
+        roles: &BTreeSet<RoleName>,
+    ) -> Result<(), AdminError> {
         for name in roles {
-            let role = self.load_role(name).await?.ok_or_else(|| AdminError::not_found("role", name))?;
-            if !actor.permissions.cover(&countersign_core::caller::Permissions::from_roles([&role])) {
-                return Err(AdminError::Beyond(format!("the role {name} allows more than you may do yourself")));
+            let role = self
+                .load_role(name)
+                .await?
+                .ok_or_else(|| AdminError::not_found("role", name))?;
+            if !actor
+                .permissions
+                .cover(&countersign_core::caller::Permissions::from_roles([&role]))
+            {
+                return Err(AdminError::Beyond(format!(
+                    "the role {name} allows more than you may do yourself"
+                )));
             }
         }
         Ok(())
     }
 
-    pub(crate) async fn store_user(&self, mut user: User, revision: Revision) -> Result<User, AdminError> {
+    pub(crate) async fn store_user(
+        &self,
+        mut user: User,
+        revision: Revision,
+    ) -> Result<User, AdminError> {
         user.updated_at = self.now();
         let write = put(user_key(&user.name), Expect::At(revision), &user)?;
         self.0.world.records.write(vec![write]).await?;
@@ -232,7 +324,13 @@ impl Identity {
         Ok(user)
     }
 
-    pub(crate) async fn audit_user(&self, actor: &Caller, action: &str, user: &UserName, detail: &str) -> Result<(), AdminError> {
+    pub(crate) async fn audit_user(
+        &self,
+        actor: &Caller,
+        action: &str,
+        user: &UserName,
+        detail: &str,
+    ) -> Result<(), AdminError> {
         let event = AuditEvent::new(self.now(), action, Outcome::Allowed)
             .by(&actor.user)
             .on(format!("user:{user}"))
@@ -243,16 +341,27 @@ impl Identity {
 
 fn summary(user: &User) -> String {
     let roles: Vec<&str> = user.roles.iter().map(RoleName::as_str).collect();
-    format!("kind {:?}, roles [{}], enabled {}", user.kind, roles.join(", "), user.enabled)
+    format!(
+        "kind {:?}, roles [{}], enabled {}",
+        user.kind,
+        roles.join(", "),
+        user.enabled
+    )
 }
 
 fn checked_email(email: Option<String>) -> Result<Option<String>, AdminError> {
-    let Some(email) = email.filter(|e| !e.is_empty()) else { return Ok(None) };
+    let Some(email) = email.filter(|e| !e.is_empty()) else {
+        return Ok(None);
+    };
     let plain = email.len() <= 254 && !email.chars().any(|c| c.is_control() || c.is_whitespace());
-    let parts = email.rsplit_once('@').is_some_and(|(local, host)| !local.is_empty() && !host.is_empty());
+    let parts = email
+        .rsplit_once('@')
+        .is_some_and(|(local, host)| !local.is_empty() && !host.is_empty());
     if plain && parts {
         Ok(Some(email))
     } else {
-        Err(AdminError::Invalid("the e-mail address must look like name@host, without spaces".into()))
+        Err(AdminError::Invalid(
+            "the e-mail address must look like name@host, without spaces".into(),
+        ))
     }
 }

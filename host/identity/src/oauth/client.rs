@@ -38,7 +38,10 @@ impl Client {
         Some(Self {
             id: ClientId::parse(COMMAND_LINE).ok()?,
             name: "Countersign command line".into(),
-            redirect_uris: vec!["http://127.0.0.1/callback".into(), "http://[::1]/callback".into()],
+            redirect_uris: vec![
+                "http://127.0.0.1/callback".into(),
+                "http://[::1]/callback".into(),
+            ],
             refresh: true,
             registered_at: now,
             known: true,
@@ -47,7 +50,9 @@ impl Client {
 
     /// Whether a code may be sent there.
     pub(crate) fn may_redirect_to(&self, redirect_uri: &str) -> bool {
-        self.redirect_uris.iter().any(|registered| redirect::matches(registered, redirect_uri))
+        self.redirect_uris
+            .iter()
+            .any(|registered| redirect::matches(registered, redirect_uri))
     }
 
     /// The command line gets the REST API, agents get MCP.
@@ -65,13 +70,22 @@ pub(crate) fn presentable(name: &str) -> String {
                 | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
                 | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
     };
-    name.trim().chars().filter(|c| !hidden(*c)).take(100).collect()
+    name.trim()
+        .chars()
+        .filter(|c| !hidden(*c))
+        .take(100)
+        .collect()
 }
 
 impl Identity {
     /// Finds a client by its id; fetches its document if the id is a URL.
     pub(crate) async fn client(&self, id: &str) -> Result<Client, OAuthError> {
-        let unknown = || OAuthError::new("invalid_client", "this client is not registered here; register it again");
+        let unknown = || {
+            OAuthError::new(
+                "invalid_client",
+                "this client is not registered here; register it again",
+            )
+        };
         let id = ClientId::parse(id).map_err(|_| unknown())?;
         if id.as_str() == COMMAND_LINE {
             return Client::command_line(self.now()).ok_or_else(unknown);
@@ -92,7 +106,9 @@ impl Identity {
     }
 
     async fn registered_client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
-        Ok(load(&*self.0.world.records, &client_key(id)).await?.map(|(client, _)| client))
+        Ok(load(&*self.0.world.records, &client_key(id))
+            .await?
+            .map(|(client, _)| client))
     }
 }
 

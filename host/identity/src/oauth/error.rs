@@ -27,7 +27,11 @@ impl OAuthError {
             "slow_down" => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         };
-        Self { status, code, description: description.into() }
+        Self {
+            status,
+            code,
+            description: description.into(),
+        }
     }
 
     /// The request lacks something or has it wrong.
@@ -50,7 +54,10 @@ impl From<BadParams> for OAuthError {
 impl From<StoreError> for OAuthError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the authorization server can't reach the store");
-        Self::new("temporarily_unavailable", "the store does not answer; try again in a moment")
+        Self::new(
+            "temporarily_unavailable",
+            "the store does not answer; try again in a moment",
+        )
     }
 }
 

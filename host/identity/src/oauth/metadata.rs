@@ -38,13 +38,28 @@ pub(super) async fn authorization_server(State(identity): State<Identity>) -> Re
 
 /// `/.well-known/oauth-protected-resource/mcp`.
 pub(super) async fn all_servers(State(identity): State<Identity>) -> Response {
-    resource(&identity, &Audience::McpAll, "All MCP servers of this Countersign")
+    resource(
+        &identity,
+        &Audience::McpAll,
+        "All MCP servers of this Countersign",
+    )
 }
 
 /// `/.well-known/oauth-protected-resource/mcp/{server}`.
-pub(super) async fn one_server(State(identity): State<Identity>, Path(server): Path<String>) -> Response {
-    let missing = || (StatusCode::NOT_FOUND, Json(json!({ "error": "not_found", "error_description": "there is no such server" }))).into_response();
-    let Ok(name) = ServerName::parse(&server) else { return missing() };
+pub(super) async fn one_server(
+    State(identity): State<Identity>,
+    Path(server): Path<String>,
+) -> Response {
+    let missing = || {
+        (
+            StatusCode::NOT_FOUND,
+            Json(json!({ "error": "not_found", "error_description": "there is no such server" })),
+        )
+            .into_response()
+    };
+    let Ok(name) = ServerName::parse(&server) else {
+        return missing();
+    };
     match identity.0.resources.server(&name).await {
         Ok(Some(facts)) => resource(&identity, &Audience::Mcp(name), &facts.display_name),
         Ok(None) => missing(),

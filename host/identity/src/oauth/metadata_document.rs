@@ -43,7 +43,10 @@ pub(crate) struct DocumentCache(Mutex<HashMap<ClientId, (Timestamp, Client)>>);
 impl DocumentCache {
     fn find(&self, id: &ClientId, now: Timestamp) -> Option<Client> {
         let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(id).filter(|(until, _)| *until > now).map(|(_, client)| client.clone())
+        cache
+            .get(id)
+            .filter(|(until, _)| *until > now)
+            .map(|(_, client)| client.clone())
     }
 
     fn keep(&self, client: Client, now: Timestamp) {
@@ -87,20 +90,31 @@ fn document_url(id: &ClientId) -> Result<Url, OAuthError> {
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
-    if plain { Ok(url) } else { Err(refused("a client id that is a URL must be plain https with a path, without user, fragment or dot segments")) }
+    if plain {
+        Ok(url)
+    } else {
+        Err(refused(
+            "a client id that is a URL must be plain https with a path, without user, fragment or dot segments",
+        ))
+    }
 }
 
 impl Identity {
     pub(crate) async fn client_by_document(&self, id: ClientId) -> Result<Client, OAuthError> {
         let Some(fetcher) = &self.0.metadata else {
-            return Err(refused("client ID metadata documents are not supported here; register the client instead"));
+            return Err(refused(
+                "client ID metadata documents are not supported here; register the client instead",
+            ));
         };
         let now = self.now();
         if let Some(client) = self.0.documents.find(&id, now) {
             return Ok(client);
         }
         let url = document_url(&id)?;
-        let bytes = fetcher.fetch(&url).await.map_err(|e| refused(format!("the client's document can't be fetched: {e}")))?;
+        let bytes = fetcher
+            .fetch(&url)
+            .await
+            .map_err(|e| refused(format!("the client's document can't be fetched: {e}")))?;
         let client = read(&id, &bytes, now)?;
         self.0.documents.keep(client.clone(), now);
         Ok(client)
@@ -111,16 +125,27 @@ fn read(id: &ClientId, bytes: &[u8], now: Timestamp) -> Result<Client, OAuthErro
     if bytes.len() > LARGEST {
         return Err(refused("the client's document is larger than 5 KiB"));
     }
-    let document: Document = serde_json::from_slice(bytes).map_err(|_| refused("the client's document is not one: it needs client_id and redirect_uris"))?;
+    let document: Document = serde_json::from_slice(bytes).map_err(|_| {
+        refused("the client's document is not one: it needs client_id and redirect_uris")
+    })?;
     if document.client_id != id.as_str() {
-        return Err(refused("the client's document names another client_id than its own address"));
+        return Err(refused(
+            "the client's document names another client_id than its own address",
+        ));
     }
-    let public = document.token_endpoint_auth_method.as_deref().is_none_or(|m| m == "none");
+    let public = document
+        .token_endpoint_auth_method
+        .as_deref()
+        .is_none_or(|m| m == "none");
     if !public || document.client_secret.is_some() {
-        return Err(refused("only public clients are supported: token_endpoint_auth_method must be none"));
+        return Err(refused(
+            "only public clients are supported: token_endpoint_auth_method must be none",
+        ));
     }
     if !(1..=10).contains(&document.redirect_uris.len()) {
-        return Err(refused("the client's document must name 1 to 10 redirect_uris"));
+        return Err(refused(
+            "the client's document must name 1 to 10 redirect_uris",
+        ));
     }
     for uri in &document.redirect_uris {
         redirect::check(uri).map_err(refused)?;
@@ -150,18 +175,26 @@ mod tests {
 
     #[test]
     fn a_document_speaks_only_for_its_own_address() {
-        let good = format!(r#"{{"client_id":"{ID}","client_name":"A","redirect_uris":["https://agent.example/cb"]}}"#);
+        let good = format!(
+            r#"{{"client_id":"{ID}","client_name":"A","redirect_uris":["https://agent.example/cb"]}}"#
+        );
         assert!(read(&id(ID), good.as_bytes(), Timestamp::from_secs(0)).is_ok());
         for bad in [
             good.replace(ID, "https://other.example/client.json"),
             good.replace("https://agent.example/cb", "http://agent.example/cb"),
-            good.replace("\"client_name\":\"A\"", "\"token_endpoint_auth_method\":\"client_secret_basic\""),
+            good.replace(
+                "\"client_name\":\"A\"",
+                "\"token_endpoint_auth_method\":\"client_secret_basic\"",
+            ),
             good.replace("\"client_name\":\"A\"", "\"client_secret\":\"x\""),
             good.replace("[\"https://agent.example/cb\"]", "[]"),
             "<html>".into(),
             format!("{good}{}", " ".repeat(LARGEST)),
         ] {
-            assert!(read(&id(ID), bad.as_bytes(), Timestamp::from_secs(0)).is_err(), "{bad}");
+            assert!(
+                read(&id(ID), bad.as_bytes(), Timestamp::from_secs(0)).is_err(),
+                "{bad}"
+            );
         }
     }
 
@@ -169,8 +202,14 @@ mod tests {
     fn a_client_id_url_can_be_read_in_one_way_only() {
         assert!(document_url(&id(ID)).is_ok());
         for bad in [
-            "https://agent.example", "https://agent.example/", "http://agent.example/c", "https://agent.example/a/../c",
-            "https://u@agent.example/c", "https://agent.example/c#f", "https://AGENT.example/c", "https://agent.example:443/c",
+            "https://agent.example",
+            "https://agent.example/",
+            "http://agent.example/c",
+            "https://agent.example/a/../c",
+            "https://u@agent.example/c",
+            "https://agent.example/c#f",
+            "https://AGENT.example/c",
+            "https://agent.example:443/c",
         ] {
             assert!(document_url(&id(bad)).is_err(), "{bad}");
         }

@@ -40,16 +40,28 @@ use crate::settings::Admission;
 
 pub(crate) fn routes(identity: &Identity) -> Router<Identity> {
     let mut open = Router::new()
-        .route("/.well-known/oauth-authorization-server", get(metadata::authorization_server))
-        .route("/.well-known/oauth-protected-resource/mcp", get(metadata::all_servers))
-        .route("/.well-known/oauth-protected-resource/mcp/{server}", get(metadata::one_server))
+        .route(
+            "/.well-known/oauth-authorization-server",
+            get(metadata::authorization_server),
+        )
+        .route(
+            "/.well-known/oauth-protected-resource/mcp",
+            get(metadata::all_servers),
+        )
+        .route(
+            "/.well-known/oauth-protected-resource/mcp/{server}",
+            get(metadata::one_server),
+        )
         .route("/oauth2/token", post(token::token))
         .route("/oauth2/revoke", post(revoke::revoke));
     if identity.settings().admission == Admission::Open {
         open = open.route("/oauth2/register", post(register::register));
     }
     Router::new()
-        .route("/oauth2/authorize", get(authorize::show).post(authorize::decide))
+        .route(
+            "/oauth2/authorize",
+            get(authorize::show).post(authorize::decide),
+        )
         .merge(open.layer(from_fn(cors)))
 }
 
@@ -57,12 +69,20 @@ pub(crate) fn routes(identity: &Identity) -> Router<Identity> {
 /// there. None of these endpoints looks at a cookie, so any origin may ask.
 async fn cors(request: Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS;
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response = if preflight {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if preflight {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-        let allowed = HeaderValue::from_static("authorization, content-type, accept, mcp-protocol-version");
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, OPTIONS"),
+        );
+        let allowed =
+            HeaderValue::from_static("authorization, content-type, accept, mcp-protocol-version");
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     }

@@ -5,8 +5,16 @@ use url::Url;
 
 /// Schemes of well-known agents that do not follow RFC 8252 §7.1 (which wants a
 /// domain name in reverse).
-const KNOWN_SCHEMES: [&str; 8] =
-    ["cursor", "vscode", "vscode-insiders", "vscodium", "windsurf", "zed", "claude", "goose"];
+const KNOWN_SCHEMES: [&str; 8] = [
+    "cursor",
+    "vscode",
+    "vscode-insiders",
+    "vscodium",
+    "windsurf",
+    "zed",
+    "claude",
+    "goose",
+];
 const LONGEST: usize = 512;
 
 /// A redirect URI that may be registered, exactly as it was given.
@@ -29,7 +37,9 @@ pub(crate) fn check(text: &str) -> Result<Url, &'static str> {
         "http" if is_loopback(&url) => Ok(url),
         "http" => Err("http is for 127.0.0.1, [::1] and localhost only; use https"),
         scheme if KNOWN_SCHEMES.contains(&scheme) || is_reverse_domain(scheme) => Ok(url),
-        _ => Err("a redirect URI is https, http on loopback, or a private-use scheme with a reversed domain name (com.example.agent:/callback)"),
+        _ => Err(
+            "a redirect URI is https, http on loopback, or a private-use scheme with a reversed domain name (com.example.agent:/callback)",
+        ),
     }
 }
 
@@ -43,7 +53,9 @@ pub(crate) fn matches(registered: &str, asked: &str) -> bool {
     if registered == asked {
         return true;
     }
-    let (Ok(mut registered), Ok(asked_url)) = (check(registered), check(asked)) else { return false };
+    let (Ok(mut registered), Ok(asked_url)) = (check(registered), check(asked)) else {
+        return false;
+    };
     if registered.scheme() != "http" || asked_url.scheme() != "http" {
         return false;
     }
@@ -61,7 +73,12 @@ pub(crate) fn is_exclusive(redirect_uri: &str) -> bool {
 /// What the user is shown of it.
 pub(crate) fn shown(redirect_uri: &str) -> String {
     match Url::parse(redirect_uri) {
-        Ok(url) if is_loopback(&url) => "a program on this computer".into(),
+        Ok(url) if is_loopback(&url) => {
+            format!(
+                "a program on this computer ({})",
+                url.host_str().unwrap_or_default()
+            )
+        }
         Ok(url) => match url.host_str() {
             Some(host) if url.scheme() == "https" => host.to_owned(),
             _ => format!("the app that opens {}: links", url.scheme()),
@@ -97,16 +114,34 @@ mod tests {
     #[test]
     fn only_https_loopback_and_private_schemes_may_be_registered() {
         for good in [
-            "https://agent.example/cb", "http://127.0.0.1/cb", "http://127.0.0.1:4000/cb", "http://[::1]:1/cb",
-            "http://localhost:3000/callback", "com.example.agent:/cb", "cursor://anysphere.cursor-mcp/oauth/callback",
+            "https://agent.example/cb",
+            "http://127.0.0.1/cb",
+            "http://127.0.0.1:4000/cb",
+            "http://[::1]:1/cb",
+            "http://localhost:3000/callback",
+            "com.example.agent:/cb",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
         ] {
             assert!(check(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "/cb", "http://agent.example/cb", "https://agent.example/cb#f", "https://u@agent.example/cb",
-            "javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "ftp://a.example/x", "mailto:a@b.example",
-            "blob:https://a.example/x", "evil:/cb", "https://agent.example/c b", "http://127.0.0.1.evil.example/cb",
-            "ws://127.0.0.1/cb", "about:blank", ".:/cb",
+            "",
+            "/cb",
+            "http://agent.example/cb",
+            "https://agent.example/cb#f",
+            "https://u@agent.example/cb",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///etc/passwd",
+            "ftp://a.example/x",
+            "mailto:a@b.example",
+            "blob:https://a.example/x",
+            "evil:/cb",
+            "https://agent.example/c b",
+            "http://127.0.0.1.evil.example/cb",
+            "ws://127.0.0.1/cb",
+            "about:blank",
+            ".:/cb",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }
@@ -127,7 +162,11 @@ mod tests {
             ("http://127.0.0.1/cb", "http://localhost:5123/cb", false),
             ("http://127.0.0.1/cb", "http://127.0.0.1:5123/other", false),
             ("http://127.0.0.1/cb", "http://127.0.0.1:5123/cb?x", false),
-            ("http://127.0.0.1/cb", "http://127.0.0.1:5123/x/../cb", false),
+            (
+                "http://127.0.0.1/cb",
+                "http://127.0.0.1:5123/x/../cb",
+                false,
+            ),
             ("http://127.0.0.1/cb", "http://2130706433:5123/cb", false),
             ("http://127.0.0.1/cb", "https://127.0.0.1:5123/cb", false),
             ("com.example.agent:/cb", "com.example.agent:/cb2", false),

@@ -36,7 +36,11 @@ struct Request {
     response_types: Option<Vec<String>>,
 }
 
-pub(super) async fn register(State(identity): State<Identity>, address: ClientAddress, body: Bytes) -> Response {
+pub(super) async fn register(
+    State(identity): State<Identity>,
+    address: ClientAddress,
+    body: Bytes,
+) -> Response {
     match identity.register(address, &body).await {
         Ok(client) => answer(&client),
         Err(error) => error.into_response(),
@@ -44,7 +48,11 @@ pub(super) async fn register(State(identity): State<Identity>, address: ClientAd
 }
 
 fn answer(client: &Client) -> Response {
-    let grants: &[&str] = if client.refresh { &["authorization_code", "refresh_token"] } else { &["authorization_code"] };
+    let grants: &[&str] = if client.refresh {
+        &["authorization_code", "refresh_token"]
+    } else {
+        &["authorization_code"]
+    };
     let body = json!({
         "client_id": client.id,
         "client_id_issued_at": client.registered_at.as_secs(),
@@ -55,18 +63,38 @@ fn answer(client: &Client) -> Response {
         "token_endpoint_auth_method": "none",
         "scope": SCOPE_MCP,
     });
-    (StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+    (
+        StatusCode::CREATED,
+        [(CACHE_CONTROL, "no-store")],
+        Json(body),
+    )
+        .into_response()
 }
 
 impl Identity {
     async fn register(&self, address: ClientAddress, body: &[u8]) -> Result<Client, OAuthError> {
         let now = self.now();
         if let Err(wait) = self.0.registrations.begin(&neighbourhood(address.0), now) {
-            return Err(OAuthError::new("slow_down", format!("too many registrations; try again in {} s", wait.as_secs().max(1))));
+            return Err(OAuthError::new(
+                "slow_down",
+                format!(
+                    "too many registrations; try again in {} s",
+                    wait.as_secs().max(1)
+                ),
+            ));
         }
         let client = self.read_registration(body)?;
         let until = Some(now.plus(UNKNOWN_CLIENT));
-        self.0.world.records.write(vec![put_until(client_key(&client.id), Expect::Absent, &client, until)?]).await?;
+        self.0
+            .world
+            .records
+            .write(vec![put_until(
+                client_key(&client.id),
+                Expect::Absent,
+                &client,
+                until,
+            )?])
+            .await?;
         let event = AuditEvent::new(now, "client.register", Outcome::Allowed)
             .on(format!("client:{}", client.id))
             .detail(format!("{:?}", client.name));
@@ -79,16 +107,26 @@ impl Identity {
         let request: Request = serde_json::from_slice(body)
             .map_err(|_| metadata("the body must be JSON with redirect_uris, a list of texts"))?;
         if !(1..=10).contains(&request.redirect_uris.len()) {
-            return Err(OAuthError::new("invalid_redirect_uri", "name 1 to 10 redirect_uris"));
+            return Err(OAuthError::new(
+                "invalid_redirect_uri",
+                "name 1 to 10 redirect_uris",
+            ));
         }
         for uri in &request.redirect_uris {
             redirect::check(uri).map_err(|why| OAuthError::new("invalid_redirect_uri", why))?;
         }
-        let grants = request.grant_types.unwrap_or_else(|| vec!["authorization_code".into()]);
+        let grants = request
+            .grant_types
+            .unwrap_or_else(|| vec!["authorization_code".into()]);
         if !grants.iter().any(|g| g == "authorization_code") {
-            return Err(metadata("grant_types must include authorization_code; others than refresh_token are not supported"));
+            return Err(metadata(
+                "grant_types must include authorization_code; others than refresh_token are not supported",
+            ));
         }
-        if request.response_types.is_some_and(|r| !r.iter().any(|t| t == "code")) {
+        if request
+            .response_types
+            .is_some_and(|r| !r.iter().any(|t| t == "code"))
+        {
             return Err(metadata("response_types must include code"));
         }
         let id = format!("cs_client_{}", random_token::<16>(&*self.0.world.random));

@@ -35,10 +35,24 @@ impl Identity {
     /// # Errors
     /// [`StoreError`].
     pub async fn agents(&self, user: &UserName) -> Result<Vec<AgentView>, StoreError> {
-        let Some((user, _)) = self.load_user(user).await? else { return Ok(Vec::new()) };
+        let Some((user, _)) = self.load_user(user).await? else {
+            return Ok(Vec::new());
+        };
         let mut agents: BTreeMap<ClientId, AgentView> = BTreeMap::new();
-        for grant in self.grants_of(&user.name).await?.into_iter().filter(|g| g.epoch == user.epoch) {
-            let GrantFor::Agent { client, client_name, audience } = grant.subject else { continue };
+        for grant in self
+            .grants_of(&user.name)
+            .await?
+            .into_iter()
+            .filter(|g| g.epoch == user.epoch)
+        {
+            let GrantFor::Agent {
+                client,
+                client_name,
+                audience,
+            } = grant.subject
+            else {
+                continue;
+            };
             let resource = audience.resource(&self.0.settings.public_url);
             let used = grant.last_used_at.unwrap_or(grant.created_at);
             let agent = agents.entry(client.clone()).or_insert_with(|| AgentView {
@@ -66,9 +80,16 @@ impl Identity {
     /// [`AdminError`]: no such agent.
     pub async fn revoke_agent(&self, actor: &Caller, client: &ClientId) -> Result<(), AdminError> {
         let grants = self.grants_of(&actor.user).await?.into_iter();
-        let theirs = grants.filter(|g| matches!(&g.subject, GrantFor::Agent { client: c, .. } if c == client));
+        let theirs = grants
+            .filter(|g| matches!(&g.subject, GrantFor::Agent { client: c, .. } if c == client));
         let mut writes: Vec<Write> = theirs.flat_map(|g| g.removal()).collect();
-        for record in self.0.world.records.list(Kind::AgentConsent, Some(actor.user.as_str())).await? {
+        for record in self
+            .0
+            .world
+            .records
+            .list(Kind::AgentConsent, Some(actor.user.as_str()))
+            .await?
+        {
             if parse::<Remembered>(&record)?.client == *client {
                 writes.push(delete(record.key, Expect::Anything));
             }

@@ -81,7 +81,15 @@ pub struct TokenView {
 
 impl TokenView {
     fn of(grant: Grant) -> Option<Self> {
-        let GrantFor::ApiToken { name, kind, servers, .. } = grant.subject else { return None };
+        let GrantFor::ApiToken {
+            name,
+            kind,
+            servers,
+            ..
+        } = grant.subject
+        else {
+            return None;
+        };
         Some(Self {
             id: grant.id,
             name,
@@ -106,11 +114,18 @@ impl Identity {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn create_token(&self, principal: &Principal, new: NewToken) -> Result<(TokenView, OneTime), AdminError> {
+    pub async fn create_token(
+        &self,
+        principal: &Principal,
+        new: NewToken,
+    ) -> Result<(TokenView, OneTime), AdminError> {
         let actor = &*principal.caller;
         let user = match new.user.as_ref().filter(|u| **u != actor.user) {
             None => {
-                if principal.fresh_until.is_none_or(|until| until <= self.now()) {
+                if principal
+                    .fresh_until
+                    .is_none_or(|until| until <= self.now())
+                {
                     return Err(AdminError::NotFresh);
                 }
                 self.existing_user(&actor.user).await?.0
@@ -126,7 +141,8 @@ impl Identity {
             .on(format!("token:{}", grant.id))
             .detail(format!("for {}, until {}", grant.user, grant.expires_at));
         self.audit(event).await?;
-        let view = TokenView::of(grant).ok_or_else(|| AdminError::Invalid("not an API token".into()))?;
+        let view =
+            TokenView::of(grant).ok_or_else(|| AdminError::Invalid("not an API token".into()))?;
         Ok((view, token))
     }
 
@@ -143,13 +159,18 @@ impl Identity {
         let record_name = hex(&self.fingerprint(&token));
         let team = new.team.or_else(|| {
             let default = TeamName::default_team();
-            user.teams.get(&default).or_else(|| user.teams.first()).cloned()
+            user.teams
+                .get(&default)
+                .or_else(|| user.teams.first())
+                .cloned()
         });
         let grant = Grant {
             id: random_token::<12>(&*self.0.world.random),
             user: user.name.clone(),
             epoch: user.epoch.clone(),
-            team: team.ok_or_else(|| AdminError::Invalid(format!("{} is in no team; add one first", user.name)))?,
+            team: team.ok_or_else(|| {
+                AdminError::Invalid(format!("{} is in no team; add one first", user.name))
+            })?,
             subject: GrantFor::ApiToken {
                 name: new.name,
                 kind: new.kind,
@@ -169,8 +190,18 @@ impl Identity {
         };
         let until = Some(grant.expires_at);
         let writes = vec![
-            put_until(grant_key(&grant.user, &grant.id), Expect::Absent, &grant, until)?,
-            put_until(RecordKey::new(Kind::Token, record_name), Expect::Absent, &record, until)?,
+            put_until(
+                grant_key(&grant.user, &grant.id),
+                Expect::Absent,
+                &grant,
+                until,
+            )?,
+            put_until(
+                RecordKey::new(Kind::Token, record_name),
+                Expect::Absent,
+                &record,
+                until,
+            )?,
         ];
         Ok((grant, OneTime::new(token), writes))
     }
@@ -179,13 +210,23 @@ impl Identity {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn tokens(&self, actor: &Caller, user: Option<&UserName>) -> Result<Vec<TokenView>, AdminError> {
+    pub async fn tokens(
+        &self,
+        actor: &Caller,
+        user: Option<&UserName>,
+    ) -> Result<Vec<TokenView>, AdminError> {
         let user = user.unwrap_or(&actor.user);
         if *user != actor.user {
-            actor.permissions.demand("token_list", Some(user.as_str()))?;
+            actor
+                .permissions
+                .demand("token_list", Some(user.as_str()))?;
         }
         let user = self.existing_user(user).await?.0;
-        let grants = self.grants_of(&user.name).await?.into_iter().filter(|g| g.epoch == user.epoch);
+        let grants = self
+            .grants_of(&user.name)
+            .await?
+            .into_iter()
+            .filter(|g| g.epoch == user.epoch);
         let mut views: Vec<TokenView> = grants.filter_map(TokenView::of).collect();
         views.sort_by_key(|v| v.created_at);
         Ok(views)
@@ -196,12 +237,22 @@ impl Identity {
     ///
     /// # Errors
     /// [`AdminError`].
-    pub async fn revoke_token(&self, actor: &Caller, user: Option<&UserName>, id: &str) -> Result<(), AdminError> {
+    pub async fn revoke_token(
+        &self,
+        actor: &Caller,
+        user: Option<&UserName>,
+        id: &str,
+    ) -> Result<(), AdminError> {
         let user = user.unwrap_or(&actor.user);
         if *user != actor.user {
-            actor.permissions.demand("token_delete", Some(user.as_str()))?;
+            actor
+                .permissions
+                .demand("token_delete", Some(user.as_str()))?;
         }
-        let found = self.find_grant(user, id).await?.filter(|(g, _)| matches!(g.subject, GrantFor::ApiToken { .. }));
+        let found = self
+            .find_grant(user, id)
+            .await?
+            .filter(|(g, _)| matches!(g.subject, GrantFor::ApiToken { .. }));
         let (grant, _) = found.ok_or_else(|| AdminError::not_found("token", id))?;
         self.end_grant(&grant.user, &grant.id).await?;
         let event = AuditEvent::new(self.now(), "token.revoke", Outcome::Allowed)
@@ -212,35 +263,57 @@ impl Identity {
     }
 
     async fn service_account(&self, actor: &Caller, name: &UserName) -> Result<User, AdminError> {
-        actor.permissions.demand("token_create", Some(name.as_str()))?;
+        actor
+            .permissions
+            .demand("token_create", Some(name.as_str()))?;
         let (user, _) = self.existing_user(name).await?;
         if user.kind == AccountKind::Human {
-            return Err(AdminError::Beyond(format!("{name} is a person, and nobody mints a token for another person")));
+            return Err(AdminError::Beyond(format!(
+                "{name} is a person, and nobody mints a token for another person"
+            )));
         }
-        if !actor.permissions.cover(&self.permissions_of(&user.roles, &user.teams).await?) {
-            return Err(AdminError::Beyond(format!("{name} has permissions that you lack")));
+        if !actor
+            .permissions
+            .cover(&self.permissions_of(&user.roles, &user.teams).await?)
+        {
+            return Err(AdminError::Beyond(format!(
+                "{name} has permissions that you lack"
+            )));
         }
         Ok(user)
     }
 
     async fn check_token(&self, new: &NewToken, user: &User) -> Result<(), AdminError> {
         let invalid = |text: String| Err(AdminError::Invalid(text));
-        let plain = new.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let plain = new
+            .name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if !plain || !(1..=64).contains(&new.name.len()) {
-            return invalid("a token's name is 1 to 64 letters, digits, dots, underscores and hyphens".into());
+            return invalid(
+                "a token's name is 1 to 64 letters, digits, dots, underscores and hyphens".into(),
+            );
         }
         if !user.enabled {
             return invalid(format!("{} is disabled", user.name));
         }
-        if new.expires_in.is_some_and(|e| e > LONGEST_LIFETIME || e.is_zero()) {
-            return invalid(format!("a token lives at most {} days", LONGEST_LIFETIME.as_secs() / DAY.as_secs()));
+        if new
+            .expires_in
+            .is_some_and(|e| e > LONGEST_LIFETIME || e.is_zero())
+        {
+            return invalid(format!(
+                "a token lives at most {} days",
+                LONGEST_LIFETIME.as_secs() / DAY.as_secs()
+            ));
         }
         if let Some(team) = &new.team
             && !user.teams.contains(team)
         {
             return invalid(format!("{} is not a member of the team {team}", user.name));
         }
-        let Some(servers) = &new.servers else { return Ok(()) };
+        let Some(servers) = &new.servers else {
+            return Ok(());
+        };
         if new.kind == TokenKind::Api || servers.is_empty() || servers.len() > 64 {
             return invalid("servers limit a token of kind mcp, and are 1 to 64".into());
         }

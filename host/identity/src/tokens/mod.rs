@@ -9,4 +9,6 @@ mod record;
 
 pub use agents::AgentView;
 pub use api::{NewToken, TokenKind, TokenView};
-pub(crate) use record::{ACCESS, CODE, Grant, GrantFor, REFRESH, SESSION, TokenRecord, TokenState, grant_key, record_key};
+pub(crate) use record::{
+    ACCESS, CODE, Grant, GrantFor, REFRESH, SESSION, TokenRecord, TokenState, grant_key, record_key,
+};

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use countersign_core::names::{ClientId, ServerName, TeamName, UserName, hex};
-use countersign_core::ports::{Expect, Kind, RecordKey, Revision, StoreError, Write, delete, load, parse, random_token};
+use countersign_core::ports::{
+    Expect, Kind, RecordKey, Revision, StoreError, Write, delete, load, parse, random_token,
+};
 use countersign_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +97,10 @@ impl Grant {
     pub(crate) fn removal(&self) -> Vec<Write> {
         let mut writes = vec![delete(grant_key(&self.user, &self.id), Expect::Anything)];
         if let GrantFor::ApiToken { token, .. } = &self.subject {
-            writes.push(delete(RecordKey::new(Kind::Token, token.clone()), Expect::Anything));
+            writes.push(delete(
+                RecordKey::new(Kind::Token, token.clone()),
+                Expect::Anything,
+            ));
         }
         writes
     }
@@ -107,25 +112,46 @@ impl Identity {
         format!("{prefix}{}", random_token::<32>(&*self.0.world.random))
     }
 
-    pub(crate) async fn find_token(&self, token: &str) -> Result<Option<(TokenRecord, Revision)>, StoreError> {
-        load(&*self.0.world.records, &record_key(Kind::Token, &self.fingerprint(token))).await
+    pub(crate) async fn find_token(
+        &self,
+        token: &str,
+    ) -> Result<Option<(TokenRecord, Revision)>, StoreError> {
+        load(
+            &*self.0.world.records,
+            &record_key(Kind::Token, &self.fingerprint(token)),
+        )
+        .await
     }
 
-    pub(crate) async fn find_grant(&self, user: &UserName, id: &str) -> Result<Option<(Grant, Revision)>, StoreError> {
+    pub(crate) async fn find_grant(
+        &self,
+        user: &UserName,
+        id: &str,
+    ) -> Result<Option<(Grant, Revision)>, StoreError> {
         load(&*self.0.world.records, &grant_key(user, id)).await
     }
 
     /// All grants of the user that have not expired.
     pub(crate) async fn grants_of(&self, user: &UserName) -> Result<Vec<Grant>, StoreError> {
         let now = self.now();
-        let records = self.0.world.records.list(Kind::Grant, Some(user.as_str())).await?;
-        let grants = records.iter().map(parse::<Grant>).collect::<Result<Vec<_>, _>>()?;
+        let records = self
+            .0
+            .world
+            .records
+            .list(Kind::Grant, Some(user.as_str()))
+            .await?;
+        let grants = records
+            .iter()
+            .map(parse::<Grant>)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(grants.into_iter().filter(|g| g.expires_at > now).collect())
     }
 
     /// Ends a grant if it is still there; whether it was.
     pub(crate) async fn end_grant(&self, user: &UserName, id: &str) -> Result<bool, StoreError> {
-        let Some((grant, _)) = self.find_grant(user, id).await? else { return Ok(false) };
+        let Some((grant, _)) = self.find_grant(user, id).await? else {
+            return Ok(false);
+        };
         self.0.world.records.write(grant.removal()).await?;
         self.0.cache.void();
         Ok(true)

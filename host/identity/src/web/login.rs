@@ -24,19 +24,32 @@ use crate::throttle::neighbourhood;
 const HOME: &str = "/connections";
 
 pub(super) async fn show(State(identity): State<Identity>, headers: HeaderMap) -> Response {
-    match identity.session(&headers).await {
-        Ok(Some(_)) => return Redirect::to(HOME).into_response(),
-        Ok(None) => {}
-        Err(error) => return unavailable(&error),
+    let visit = identity.visit(&headers);
+    // Who was sent here to sign in again does so, even if he is signed in.
+    if visit.as_ref().is_none_or(|visit| visit.back.is_none()) {
+        match identity.session(&headers).await {
+            Ok(Some(_)) => return Redirect::to(HOME).into_response(),
+            Ok(None) => {}
+            Err(error) => return unavailable(&error),
+        }
     }
-    let visit = identity.visit(&headers).map_or_else(
+    let visit = visit.map_or_else(
         || identity.new_visit(None),
-        |visit| Visit { stage: Stage::SignIn, ..visit },
+        |visit| Visit {
+            stage: Stage::SignIn,
+            ..visit
+        },
     );
     page(&identity, &visit, StatusCode::OK, None, "")
 }
 
-fn page(identity: &Identity, visit: &Visit, status: StatusCode, problem: Option<&str>, username: &str) -> Response {
+fn page(
+    identity: &Identity,
+    visit: &Visit,
+    status: StatusCode,
+    problem: Option<&str>,
+    username: &str,
+) -> Response {
     let fields = html! {
         @if let Some(text) = problem { (notice(Tone::Bad, text)) }
         (field(&Field::text("Username", "username").value(username).autocomplete("username")))
@@ -44,14 +57,21 @@ fn page(identity: &Identity, visit: &Visit, status: StatusCode, problem: Option<
         (actions(button(Look::Primary, "Sign in")))
     };
     let body = card("", form("/login", &identity.visit_csrf(visit), fields));
-    // After the sign-in a remembered consent may lead on to an agent's https
-    // address; browsers check that redirect against this page's policy.
-    let page = Page::new("Sign in").narrow().status(status).form_target("https:").body(body);
+    let page = lead_on(Page::new("Sign in").narrow().status(status).body(body));
     let mut response = page.into_response();
     if let Some(cookie) = identity.visit_cookie(visit) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     response
+}
+
+/// The redirects that may follow a sign-in: to an agent whose consent is
+/// remembered (https), or that is told of an error. Browsers check them against
+/// the policy of the page whose form was sent.
+pub(super) fn lead_on(page: Page<'_>) -> Page<'_> {
+    page.form_target("https:")
+        .form_target("http://127.0.0.1:*")
+        .form_target("http://localhost:*")
 }
 
 pub(super) async fn sign_in(
@@ -60,8 +80,12 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Ok(mut params) = Params::form(&headers, &body) else { return identity.foreign_form() };
-    let Some(visit) = identity.visit(&headers) else { return identity.foreign_form() };
+    let Ok(mut params) = Params::form(&headers, &body) else {
+        return identity.foreign_form();
+    };
+    let Some(visit) = identity.visit(&headers) else {
+        return identity.foreign_form();
+    };
     let csrf = params.take("csrf").unwrap_or_default();
     if let Err(response) = identity.check_visit_form(&visit, &headers, &csrf) {
         return response;
@@ -74,14 +98,22 @@ pub(super) async fn sign_in(
             Ok(response) => response,
             Err(error) => unavailable(&error),
         },
-        Err(Refused::Wrong) => again(StatusCode::UNAUTHORIZED, "That user name and password don't go together. Check both and try again."),
+        Err(Refused::Wrong) => again(
+            StatusCode::UNAUTHORIZED,
+            "That user name and password don't go together. Check both and try again.",
+        ),
         Err(Refused::Wait(seconds)) => {
             let text = format!("Too many tries. Wait {seconds} seconds, then try again.");
             let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
             response
         }
-        Err(Refused::Busy) => again(StatusCode::SERVICE_UNAVAILABLE, "Too many people sign in right now. Try again in a moment."),
+        Err(Refused::Busy) => again(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many people sign in right now. Try again in a moment.",
+        ),
         Err(Refused::Store(error)) => unavailable(&error),
     }
 }
@@ -101,11 +133,23 @@ impl From<StoreError> for Refused {
 
 impl Identity {
     /// Throttles, then verifies; the same work is done for unknown users.
-    async fn check_password(&self, username: &str, password: Password, address: ClientAddress) -> Result<User, Refused> {
+    async fn check_password(
+        &self,
+        username: &str,
+        password: Password,
+        address: ClientAddress,
+    ) -> Result<User, Refused> {
         let now = self.now();
         let place = neighbourhood(address.0);
-        let name: String = username.chars().take(128).collect::<String>().to_ascii_lowercase();
-        let waits = [self.0.by_address.begin(&place, now), self.0.by_user.begin(&name, now)];
+        let name: String = username
+            .chars()
+            .take(128)
+            .collect::<String>()
+            .to_ascii_lowercase();
+        let waits = [
+            self.0.by_address.begin(&place, now),
+            self.0.by_user.begin(&name, now),
+        ];
         let longest = waits.into_iter().filter_map(Result::err).max();
         if let Some(wait) = longest {
             self.0.world.audit.enqueue(self.failed(&name, "throttled"));
@@ -113,21 +157,34 @@ impl Identity {
         }
         let parsed = UserName::parse(username).ok();
         let user = match &parsed {
-            Some(name) => self.load_user(name).await?.map(|(user, _)| user).filter(|u| u.enabled),
+            Some(name) => self
+                .load_user(name)
+                .await?
+                .map(|(user, _)| user)
+                .filter(|u| u.enabled),
             None => None,
         };
         let hash = user.as_ref().and_then(|u| match &u.password {
             PasswordState::None => None,
             PasswordState::ChooseNew(hash) | PasswordState::Chosen(hash) => Some(hash),
         });
-        let good = self.0.hasher.verify(password, hash).await.map_err(|_| Refused::Busy)?;
+        let good = self
+            .0
+            .hasher
+            .verify(password, hash)
+            .await
+            .map_err(|_| Refused::Busy)?;
         match user.filter(|_| good) {
             Some(user) => {
                 self.0.by_user.forget(&name);
+                self.0.by_address.take_back(&place, now);
                 Ok(user)
             }
             None => {
-                self.0.world.audit.enqueue(self.failed(&name, "wrong user name or password"));
+                self.0
+                    .world
+                    .audit
+                    .enqueue(self.failed(&name, "wrong user name or password"));
                 Err(Refused::Wrong)
             }
         }
@@ -135,14 +192,20 @@ impl Identity {
 
     fn failed(&self, name: &str, why: &str) -> AuditEvent {
         // What was typed as a name may be a password: only a real name's form is kept.
-        let shown = UserName::parse(name).map_or_else(|_| "(not a user name)".to_owned(), |n| n.to_string());
-        AuditEvent::new(self.now(), "sign_in", Outcome::Denied).on(format!("user:{shown}")).detail(why)
+        let shown = UserName::parse(name)
+            .map_or_else(|_| "(not a user name)".to_owned(), |n| n.to_string());
+        AuditEvent::new(self.now(), "sign_in", Outcome::Denied)
+            .on(format!("user:{shown}"))
+            .detail(why)
     }
 
     /// Lets the user in, or to the page for a new password.
     async fn admit(&self, user: User, visit: Visit) -> Result<Response, StoreError> {
         if matches!(user.password, PasswordState::ChooseNew(_)) {
-            let stage = Stage::NewPassword { user: user.name, epoch: user.epoch };
+            let stage = Stage::NewPassword {
+                user: user.name,
+                epoch: user.epoch,
+            };
             let fresh = self.new_visit(visit.back);
             let mut response = Redirect::to("/login/new-password").into_response();
             if let Some(cookie) = self.visit_cookie(&Visit { stage, ..fresh }) {
@@ -156,11 +219,19 @@ impl Identity {
     }
 
     /// The way on after a sign-in that is already stored.
-    pub(crate) async fn signed_in(&self, user: &User, visit: Visit, cookie: HeaderValue) -> Result<Response, StoreError> {
-        self.audit(AuditEvent::new(self.now(), "sign_in", Outcome::Allowed).by(&user.name)).await?;
+    pub(crate) async fn signed_in(
+        &self,
+        user: &User,
+        visit: Visit,
+        cookie: HeaderValue,
+    ) -> Result<Response, StoreError> {
+        self.audit(AuditEvent::new(self.now(), "sign_in", Outcome::Allowed).by(&user.name))
+            .await?;
         let mut response = Redirect::to(visit.back.as_deref().unwrap_or(HOME)).into_response();
         response.headers_mut().append(SET_COOKIE, cookie);
-        response.headers_mut().append(SET_COOKIE, self.no_visit_cookie());
+        response
+            .headers_mut()
+            .append(SET_COOKIE, self.no_visit_cookie());
         Ok(response)
     }
 }
@@ -171,21 +242,43 @@ pub(super) async fn ask_sign_out(State(identity): State<Identity>, headers: Head
         Ok(None) => return Redirect::to("/login").into_response(),
         Err(error) => return unavailable(&error),
     };
-    let viewer = Viewer { name: session.user.as_str(), csrf: &session.csrf, admin: false };
-    let body = card("", form("/logout", &session.csrf, html! {
-        p { "You are signed in as " strong { (session.user) } ". Your agents stay connected; end them on the connections page." }
-        (actions(button(Look::Primary, "Sign out")))
-    }));
-    Page::new("Sign out").narrow().viewer(viewer).body(body).into_response()
+    let viewer = Viewer {
+        name: session.user.as_str(),
+        csrf: &session.csrf,
+        admin: false,
+    };
+    let body = card(
+        "",
+        form(
+            "/logout",
+            &session.csrf,
+            html! {
+                p { "You are signed in as " strong { (session.user) } ". Your agents stay connected; end them on the connections page." }
+                (actions(button(Look::Primary, "Sign out")))
+            },
+        ),
+    );
+    Page::new("Sign out")
+        .narrow()
+        .viewer(viewer)
+        .body(body)
+        .into_response()
 }
 
-pub(super) async fn sign_out(State(identity): State<Identity>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn sign_out(
+    State(identity): State<Identity>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let session = match identity.session(&headers).await {
         Ok(Some(session)) => session,
         Ok(None) => return Redirect::to("/login").into_response(),
         Err(error) => return unavailable(&error),
     };
-    let csrf = Params::form(&headers, &body).ok().and_then(|mut p| p.take("csrf")).unwrap_or_default();
+    let csrf = Params::form(&headers, &body)
+        .ok()
+        .and_then(|mut p| p.take("csrf"))
+        .unwrap_or_default();
     if let Err(response) = identity.check_form(&session, &headers, &csrf) {
         return response;
     }
@@ -193,7 +286,11 @@ pub(super) async fn sign_out(State(identity): State<Identity>, headers: HeaderMa
         Ok(cookie) => cookie,
         Err(error) => return unavailable(&error),
     };
-    identity.0.world.audit.enqueue(AuditEvent::new(identity.now(), "sign_out", Outcome::Allowed).by(&session.user));
+    identity
+        .0
+        .world
+        .audit
+        .enqueue(AuditEvent::new(identity.now(), "sign_out", Outcome::Allowed).by(&session.user));
     let mut response = Redirect::to("/login").into_response();
     response.headers_mut().append(SET_COOKIE, cookie);
     response

@@ -26,8 +26,13 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let given = parts.extensions.get::<Self>().copied();
-        let socket = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|c| Self(c.0.ip()));
-        Ok(given.or(socket).unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
+        let socket = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|c| Self(c.0.ip()));
+        Ok(given
+            .or(socket)
+            .unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
     }
 }
 
@@ -35,7 +40,10 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
 pub fn routes(identity: Identity) -> Router {
     Router::new()
         .route("/login", get(login::show).post(login::sign_in))
-        .route("/login/new-password", get(new_password::show).post(new_password::choose))
+        .route(
+            "/login/new-password",
+            get(new_password::show).post(new_password::choose),
+        )
         .route("/logout", get(login::ask_sign_out).post(login::sign_out))
         .merge(oauth::routes(&identity))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

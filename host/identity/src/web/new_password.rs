@@ -11,6 +11,7 @@ use countersign_pages::parts::{Field, Look, Tone, actions, button, card, field, 
 use http::{HeaderMap, StatusCode};
 use maud::html;
 
+use super::login::lead_on;
 use crate::accounts::{PasswordState, User, user_key};
 use crate::params::Params;
 use crate::password::{Password, PasswordHash};
@@ -19,14 +20,20 @@ use crate::session::{Stage, Visit, unavailable};
 
 pub(super) async fn show(State(identity): State<Identity>, headers: HeaderMap) -> Response {
     match identity.visit(&headers) {
-        Some(visit @ Visit { stage: Stage::NewPassword { .. }, .. }) => page(&identity, &visit, StatusCode::OK, None),
+        Some(
+            visit @ Visit {
+                stage: Stage::NewPassword { .. },
+                ..
+            },
+        ) => page(&identity, &visit, StatusCode::OK, None),
         _ => Redirect::to("/login").into_response(),
     }
 }
 
 fn page(identity: &Identity, visit: &Visit, status: StatusCode, problem: Option<&str>) -> Response {
     let new = Field::password("New password", "new_password").autocomplete("new-password");
-    let again = Field::password("New password again", "new_password_again").autocomplete("new-password");
+    let again =
+        Field::password("New password again", "new_password_again").autocomplete("new-password");
     let fields = html! {
         @if let Some(text) = problem { (notice(Tone::Bad, text)) }
         p.soft { "The password you were given works once. Choose your own now." }
@@ -34,18 +41,37 @@ fn page(identity: &Identity, visit: &Visit, status: StatusCode, problem: Option<
         (field(&again))
         (actions(button(Look::Primary, "Save and sign in")))
     };
-    let body = card("", form("/login/new-password", &identity.visit_csrf(visit), fields));
-    Page::new("Choose a new password").narrow().status(status).form_target("https:").body(body).into_response()
+    let body = card(
+        "",
+        form("/login/new-password", &identity.visit_csrf(visit), fields),
+    );
+    lead_on(
+        Page::new("Choose a new password")
+            .narrow()
+            .status(status)
+            .body(body),
+    )
+    .into_response()
 }
 
-pub(super) async fn choose(State(identity): State<Identity>, headers: HeaderMap, body: Bytes) -> Response {
-    let Ok(mut params) = Params::form(&headers, &body) else { return identity.foreign_form() };
-    let Some(visit) = identity.visit(&headers) else { return identity.foreign_form() };
+pub(super) async fn choose(
+    State(identity): State<Identity>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Ok(mut params) = Params::form(&headers, &body) else {
+        return identity.foreign_form();
+    };
+    let Some(visit) = identity.visit(&headers) else {
+        return identity.foreign_form();
+    };
     let csrf = params.take("csrf").unwrap_or_default();
     if let Err(response) = identity.check_visit_form(&visit, &headers, &csrf) {
         return response;
     }
-    let Stage::NewPassword { user, epoch } = &visit.stage else { return identity.foreign_form() };
+    let Stage::NewPassword { user, epoch } = &visit.stage else {
+        return identity.foreign_form();
+    };
     let password = Password::new(params.take("new_password").unwrap_or_default());
     let repeated = Password::new(params.take("new_password_again").unwrap_or_default());
     let again = |problem: &str| page(&identity, &visit, StatusCode::BAD_REQUEST, Some(problem));
@@ -67,7 +93,9 @@ pub(super) async fn choose(State(identity): State<Identity>, headers: HeaderMap,
         Ok(true) => return again("That is the password you were given. Choose another."),
         Err(_) => return busy(),
     }
-    let Ok(hash) = hasher.hash(password, &*identity.0.world.random).await else { return busy() };
+    let Ok(hash) = hasher.hash(password, &*identity.0.world.random).await else {
+        return busy();
+    };
     match identity.store_choice(current, revision, hash, visit).await {
         Ok(response) => response,
         Err(StoreError::Conflict) => identity.foreign_form(),
@@ -77,21 +105,36 @@ pub(super) async fn choose(State(identity): State<Identity>, headers: HeaderMap,
 
 impl Identity {
     /// The user, if his password still is the one that works once.
-    async fn choosing(&self, name: &UserName, epoch: &str) -> Result<Option<(User, PasswordHash, Revision)>, StoreError> {
-        let Some((user, revision)) = self.load_user(name).await? else { return Ok(None) };
-        let PasswordState::ChooseNew(old) = user.password.clone() else { return Ok(None) };
+    async fn choosing(
+        &self,
+        name: &UserName,
+        epoch: &str,
+    ) -> Result<Option<(User, PasswordHash, Revision)>, StoreError> {
+        let Some((user, revision)) = self.load_user(name).await? else {
+            return Ok(None);
+        };
+        let PasswordState::ChooseNew(old) = user.password.clone() else {
+            return Ok(None);
+        };
         let same = user.enabled && user.epoch == epoch;
         Ok(same.then_some((user, old, revision)))
     }
 
     /// Password and session in one write: whoever loses a race gets neither.
-    async fn store_choice(&self, mut user: User, revision: Revision, hash: PasswordHash, visit: Visit) -> Result<Response, StoreError> {
+    async fn store_choice(
+        &self,
+        mut user: User,
+        revision: Revision,
+        hash: PasswordHash,
+        visit: Visit,
+    ) -> Result<Response, StoreError> {
         user.password = PasswordState::Chosen(hash);
         user.updated_at = self.now();
         let (session, cookie) = self.new_session(&user)?;
         let change = put(user_key(&user.name), Expect::At(revision), &user)?;
         self.0.world.records.write(vec![change, session]).await?;
-        let event = AuditEvent::new(self.now(), "user.choose_password", Outcome::Allowed).by(&user.name);
+        let event =
+            AuditEvent::new(self.now(), "user.choose_password", Outcome::Allowed).by(&user.name);
         self.audit(event.on(format!("user:{}", user.name))).await?;
         self.signed_in(&user, visit, cookie).await
     }

@@ -10,7 +10,8 @@ use wasmtime::component::{
 };
 
 use super::{Compiled, Described, Guest};
-use crate::engine::{EngineConfig, SizeClass, ticks};
+use crate::deadline::Meter;
+use crate::engine::{EngineConfig, SizeClass};
 use crate::faults::{classify, plain};
 use crate::host::{HostState, Level, PresetLog, link_signing};
 use crate::limits::Limiter;
@@ -18,7 +19,13 @@ use crate::limits::Limiter;
 mod convert;
 
 /// Bindings made from the WIT.
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated"
+)]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1.0",
@@ -52,6 +59,7 @@ impl log::Host for HostState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[allow(dead_code, reason = "the guest chooses")]
 enum Outcome {
     #[component(name = "permanent")]
     Permanent,
@@ -59,9 +67,11 @@ enum Outcome {
     Transient,
 }
 
-/// The hooks' functions, by where the component exports them.
-#[derive(Default)]
+/// Functions, by where the component exports them. `evaluate` is looked up by
+/// itself: the generated look-up compares the types of the whole description
+/// for each instance.
 struct Functions {
+    evaluate: Option<ComponentExportIndex>,
     authorize_parameters: Option<ComponentExportIndex>,
     token_answer: Option<ComponentExportIndex>,
     refresh_error: Option<ComponentExportIndex>,
@@ -82,17 +92,26 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(compiled: Compiled) -> wasmtime::Result<Self> {
-        let Compiled { component, class, log, config, signing } = compiled;
+        let Compiled {
+            component,
+            class,
+            log,
+            config,
+            signing,
+        } = compiled;
         let mut linker = Linker::new(class.engine());
         log::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)?;
         if signing {
             link_signing(&mut linker, SIGNING)?;
         }
-        let find = |hook: &str| {
-            let interface = component.get_export_index(None, &format!("countersign:preset/{hook}@0.1.0"))?;
-            component.get_export_index(Some(&interface), hook)
+        let find_in = |interface: &str, function: &str| {
+            let name = format!("countersign:preset/{interface}@0.1.0");
+            let interface = component.get_export_index(None, name)?;
+            component.get_export_index(Some(&interface), function)
         };
+        let find = |hook: &str| find_in(hook, hook);
         let functions = Functions {
+            evaluate: find_in("provider", "evaluate"),
             authorize_parameters: find("authorize-parameters"),
             token_answer: find("token-answer"),
             refresh_error: find("refresh-error"),
@@ -102,7 +121,13 @@ impl Prepared {
             redact: find("redact"),
         };
         let pre = bindings::PresetPre::new(linker.instantiate_pre(&component)?)?;
-        Ok(Self { pre, functions, class, log, config })
+        Ok(Self {
+            pre,
+            functions,
+            class,
+            log,
+            config,
+        })
     }
 
     /// Runs `work` in a fresh sandbox and throws it away.
@@ -113,10 +138,17 @@ impl Prepared {
         work: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, PresetFault> {
         let _seat = self.class.enter()?;
-        let state = HostState::new(Limiter::new(self.class.limits()), Arc::clone(&self.log));
+        let meter = Meter::new(deadline);
+        let first_look = meter.first();
+        let state = HostState::new(
+            Limiter::new(self.class.limits()),
+            meter,
+            Arc::clone(&self.log),
+        );
         let mut store = Store::new(self.class.engine(), state);
         store.limiter(|state| &mut state.limiter);
-        store.set_epoch_deadline(ticks(deadline));
+        store.set_epoch_deadline(first_look);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().meter.look()));
         store.set_hostcall_fuel(answer);
         match work(&mut store) {
             Ok(Ok(value)) => Ok(value),
@@ -125,27 +157,27 @@ impl Prepared {
         }
     }
 
-    fn call<T>(
+    /// Calls one function in a fresh sandbox.
+    fn call<P, T>(
         &self,
-        work: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
-    ) -> Result<T, PresetFault> {
-        self.run(self.config.deadline, self.config.answer, work)
-    }
-
-    /// Calls a hook's one function.
-    fn hook<P, T>(&self, index: Option<&ComponentExportIndex>, parameters: P) -> Result<T, PresetFault>
+        index: Option<&ComponentExportIndex>,
+        parameters: P,
+    ) -> Result<T, PresetFault>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         T: ComponentType + Lift + Send + Sync + 'static,
         (Result<T, String>,): ComponentNamedList + Lift,
     {
         let index = index.ok_or_else(|| {
-            PresetFault::BadOutput("describe names a hook that the component does not export".into())
+            PresetFault::BadOutput(
+                "describe names a hook that the component does not export".into(),
+            )
         })?;
         let pre: &InstancePre<HostState> = self.pre.instance_pre();
-        self.call(|store| {
+        self.run(self.config.deadline, self.config.answer, |store| {
             let instance = pre.instantiate(&mut *store)?;
-            let function = instance.get_typed_func::<P, (Result<T, String>,)>(&mut *store, index)?;
+            let function =
+                instance.get_typed_func::<P, (Result<T, String>,)>(&mut *store, index)?;
             let (answer,) = function.call(&mut *store, parameters)?;
             Ok(answer)
         })
@@ -167,10 +199,16 @@ impl Guest for Prepared {
     }
 
     fn describe(&self, settings: &str) -> Result<Described, PresetFault> {
-        let described = self.run(self.config.describe_deadline, self.config.description, |store| {
-            let guest = self.pre.instantiate(&mut *store)?;
-            guest.countersign_preset_provider().call_describe(&mut *store, settings)
-        })?;
+        let described = self.run(
+            self.config.describe_deadline,
+            self.config.description,
+            |store| {
+                let guest = self.pre.instantiate(&mut *store)?;
+                guest
+                    .countersign_preset_provider()
+                    .call_describe(&mut *store, settings)
+            },
+        )?;
         Ok(convert::description(described))
     }
 
@@ -188,29 +226,52 @@ impl Guest for Prepared {
             settings: settings.map(str::to_owned),
         };
         let grant = convert::grant(grant);
-        self.call(|store| {
-            let guest = self.pre.instantiate(&mut *store)?;
-            guest.countersign_preset_provider().call_evaluate(&mut *store, &call, &grant)
-        })
-        .map(convert::verdict)
+        self.call(self.functions.evaluate.as_ref(), (&call, &grant))
+            .map(convert::verdict)
     }
 
-    fn authorize_parameters(&self, settings: &str, scopes: Vec<String>) -> Result<Vec<(String, String)>, PresetFault> {
-        self.hook(self.functions.authorize_parameters.as_ref(), (settings, scopes))
+    fn authorize_parameters(
+        &self,
+        settings: &str,
+        scopes: Vec<String>,
+    ) -> Result<Vec<(String, String)>, PresetFault> {
+        self.call(
+            self.functions.authorize_parameters.as_ref(),
+            (settings, scopes),
+        )
     }
 
-    fn token_answer(&self, status: u16, masked_body: &str) -> Result<Vec<host::TokenShape>, PresetFault> {
+    fn token_answer(
+        &self,
+        status: u16,
+        masked_body: &str,
+    ) -> Result<Vec<host::TokenShape>, PresetFault> {
         let shapes: Vec<description::TokenShape> =
-            self.hook(self.functions.token_answer.as_ref(), (status, masked_body))?;
+            self.call(self.functions.token_answer.as_ref(), (status, masked_body))?;
         Ok(shapes.into_iter().map(convert::token_shape).collect())
     }
 
-    fn refresh_error(&self, status: u16, code: Option<&str>, masked_body: &str) -> Result<bool, PresetFault> {
-        let outcome: Outcome = self.hook(self.functions.refresh_error.as_ref(), (status, code, masked_body))?;
+    fn refresh_error(
+        &self,
+        status: u16,
+        code: Option<&str>,
+        masked_body: &str,
+    ) -> Result<bool, PresetFault> {
+        let outcome: Outcome = self.call(
+            self.functions.refresh_error.as_ref(),
+            (status, code, masked_body),
+        )?;
         Ok(outcome == Outcome::Permanent)
     }
 
-    fn filter_tools(&self, tools: &[String], grant: &host::GrantFacts<'_>) -> Result<Vec<String>, PresetFault> {
-        self.hook(self.functions.filter_tools.as_ref(), (tools, convert::grant(grant)))
+    fn filter_tools(
+        &self,
+        tools: &[String],
+        grant: &host::GrantFacts<'_>,
+    ) -> Result<Vec<String>, PresetFault> {
+        self.call(
+            self.functions.filter_tools.as_ref(),
+            (tools, convert::grant(grant)),
+        )
     }
 }

@@ -9,8 +9,9 @@ use countersign_core::provider::Provider;
 
 use super::files::{Candidate, compare_versions};
 use super::{BindError, BindingStatus, CatalogEvent, Proposal, Serving};
+use crate::approval::Approval;
 use crate::bound::Bound;
-use crate::permissions::{Approval, PermissionSet};
+use crate::permissions::PermissionSet;
 
 /// All bound providers.
 #[derive(Default)]
@@ -41,8 +42,12 @@ impl Bindings {
         candidates: Vec<Candidate>,
         report: &mut impl FnMut(CatalogEvent),
     ) {
-        let old = self.0.remove(&provider.name).filter(|old| old.provider.preset == provider.preset);
-        let (serving, mut automatic) = old.map_or((None, vec![]), |old| (old.serving, old.automatic));
+        let old = self
+            .0
+            .remove(&provider.name)
+            .filter(|old| old.provider.preset == provider.preset);
+        let (serving, mut automatic) =
+            old.map_or((None, vec![]), |old| (old.serving, old.automatic));
         // What an approval that was taken back had let in goes with it.
         automatic.retain(|swap| approvals.iter().any(|a| a.allows_update_to(swap)));
         let mut binding = Binding {
@@ -89,12 +94,19 @@ impl Bindings {
     pub(super) fn outcome(&self, provider: &ProviderName) -> Option<Result<Arc<Bound>, BindError>> {
         let binding = self.0.get(provider)?;
         let preset = binding.provider.preset.clone();
-        Some(match (&binding.serving, &binding.pending, &binding.refusal) {
-            (Some(served), _, _) => Ok(Arc::clone(&served.bound)),
-            (None, Some(proposal), _) => Err(BindError::NeedsApproval(Box::new(proposal.clone()))),
-            (None, None, Some(reason)) => Err(BindError::Refused { preset, reason: reason.clone() }),
-            (None, None, None) => Err(BindError::Unknown(preset)),
-        })
+        Some(
+            match (&binding.serving, &binding.pending, &binding.refusal) {
+                (Some(served), _, _) => Ok(Arc::clone(&served.bound)),
+                (None, Some(proposal), _) => {
+                    Err(BindError::NeedsApproval(Box::new(proposal.clone())))
+                }
+                (None, None, Some(reason)) => Err(BindError::Refused {
+                    preset,
+                    reason: reason.clone(),
+                }),
+                (None, None, None) => Err(BindError::Unknown(preset)),
+            },
+        )
     }
 
     pub(super) fn status(&self, provider: &ProviderName) -> Option<BindingStatus> {
@@ -115,34 +127,54 @@ impl Bindings {
 impl Binding {
     /// Takes the newest version that may serve. `same_record` says that the
     /// provider has not changed since the last decision.
-    fn decide(&mut self, candidates: &[Candidate], same_record: bool, report: &mut impl FnMut(CatalogEvent)) {
+    fn decide(
+        &mut self,
+        candidates: &[Candidate],
+        same_record: bool,
+        report: &mut impl FnMut(CatalogEvent),
+    ) {
         let before = self.serving.take();
         let old_pending = self.pending.take();
         self.refusal = None;
         for candidate in self.with_last_good(candidates, before.as_ref()) {
-            let reusable = before
-                .as_ref()
-                .filter(|served| same_record && Arc::ptr_eq(served.bound.loaded(), &candidate.loaded));
+            let reusable = before.as_ref().filter(|served| {
+                same_record && Arc::ptr_eq(served.bound.loaded(), &candidate.loaded)
+            });
             let bound = match reusable {
                 Some(served) => Arc::clone(&served.bound),
                 None => match Bound::new(&candidate.loaded, &self.provider) {
                     Ok(bound) => bound,
                     Err(error) => {
-                        self.refusal.get_or_insert_with(|| format!("{}: {error}", candidate.file));
+                        self.refusal
+                            .get_or_insert_with(|| format!("{}: {error}", candidate.file));
                         continue;
                     }
                 },
             };
             if let Some(automatic) = self.leave(bound.approval()) {
-                self.serve(Served { file: candidate.file, bound }, before.as_ref(), automatic, report);
+                self.serve(
+                    Served {
+                        file: candidate.file,
+                        bound,
+                    },
+                    before.as_ref(),
+                    automatic,
+                    report,
+                );
                 break;
             }
             if self.pending.is_none() {
                 self.pending = Some(self.propose(&candidate, &bound, before.as_ref()));
             }
         }
-        if let Some(proposal) = self.pending.as_ref().filter(|new| Some(*new) != old_pending.as_ref()) {
-            report(CatalogEvent::Pending { proposal: Box::new(proposal.clone()) });
+        if let Some(proposal) = self
+            .pending
+            .as_ref()
+            .filter(|new| Some(*new) != old_pending.as_ref())
+        {
+            report(CatalogEvent::Pending {
+                proposal: Box::new(proposal.clone()),
+            });
         }
     }
 
@@ -152,11 +184,15 @@ impl Binding {
     fn with_last_good(&self, candidates: &[Candidate], before: Option<&Served>) -> Vec<Candidate> {
         let mut all = candidates.to_vec();
         if let Some(served) = before {
-            let good = Candidate { file: served.file.clone(), loaded: Arc::clone(served.bound.loaded()) };
+            let good = Candidate {
+                file: served.file.clone(),
+                loaded: Arc::clone(served.bound.loaded()),
+            };
             if !all.iter().any(|c| c.loaded.digest == good.loaded.digest) {
                 let place = if all.iter().any(|c| c.file == good.file) {
-                    all.iter()
-                        .position(|c| compare_versions(&c.loaded.version, &good.loaded.version).is_lt())
+                    all.iter().position(|c| {
+                        compare_versions(&c.loaded.version, &good.loaded.version).is_lt()
+                    })
                 } else {
                     None
                 };
@@ -193,7 +229,7 @@ impl Binding {
                 provider: self.provider.name.clone(),
                 from: before.map(|b| b.bound.digest()),
                 to: served.bound.digest(),
-                automatic: automatic.then_some(approval),
+                automatic: automatic.then(|| Box::new(approval)),
             });
         }
         self.serving = Some(served);

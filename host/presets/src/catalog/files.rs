@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use countersign_core::names::{Digest, PresetName};
 
-use super::{CatalogEntry, CatalogEvent, FileState, Inspection, entry, inspection};
+use super::report::{entry, inspection};
+use super::{CatalogEntry, CatalogEvent, FileState, Inspection};
 use crate::load::{LoadError, Loaded, SharedLoaded, parse_file_name};
 
 /// Changes when a file does: size, inode, and both of its times.
@@ -23,13 +24,22 @@ pub(super) fn look(dir: &Path) -> std::io::Result<Found> {
     let mut found = Found::new();
     for item in std::fs::read_dir(dir)? {
         let item = item?;
-        let Ok(name) = item.file_name().into_string() else { continue };
+        let Ok(name) = item.file_name().into_string() else {
+            continue;
+        };
         if name.starts_with('.') || !name.ends_with(".wasm") {
             continue;
         }
         // Gone between the two: then it is not there.
-        let Ok(metadata) = std::fs::metadata(item.path()) else { continue };
-        let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        let Ok(metadata) = std::fs::metadata(item.path()) else {
+            continue;
+        };
+        let times = [
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ];
         found.insert(name, Stamp(metadata.len(), metadata.ino(), times));
     }
     Ok(found)
@@ -62,7 +72,8 @@ impl Files {
         found
             .iter()
             .filter(|(file, stamp)| {
-                self.0.get(*file).is_none_or(|known| known.stamp != **stamp) || changed.contains(file)
+                self.0.get(*file).is_none_or(|known| known.stamp != **stamp)
+                    || changed.contains(file)
             })
             .map(|(file, stamp)| (file.clone(), *stamp))
             .collect()
@@ -93,13 +104,37 @@ impl Files {
         let (known, changed, event) = match result {
             Ok(loaded) => {
                 let changed = good.is_none_or(|good| good.digest != loaded.digest);
-                let event = CatalogEvent::Loaded { file: file.clone(), digest: loaded.digest };
-                (Known { stamp, digest, good: Some(Arc::new(loaded)), refusal: None }, changed, event)
+                let event = CatalogEvent::Loaded {
+                    file: file.clone(),
+                    digest: loaded.digest,
+                };
+                (
+                    Known {
+                        stamp,
+                        digest,
+                        good: Some(Arc::new(loaded)),
+                        refusal: None,
+                    },
+                    changed,
+                    event,
+                )
             }
             Err(error) => {
                 let reason = error.to_string();
-                let event = CatalogEvent::Refused { file: file.clone(), reason: reason.clone() };
-                (Known { stamp, digest, good, refusal: Some(reason) }, false, event)
+                let event = CatalogEvent::Refused {
+                    file: file.clone(),
+                    reason: reason.clone(),
+                };
+                (
+                    Known {
+                        stamp,
+                        digest,
+                        good,
+                        refusal: Some(reason),
+                    },
+                    false,
+                    event,
+                )
             }
         };
         self.0.insert(file, known);
@@ -125,7 +160,12 @@ impl Files {
         let mut candidates: Vec<Candidate> = self
             .0
             .iter()
-            .filter_map(|(file, known)| Some(Candidate { file: file.clone(), loaded: known.good.clone()? }))
+            .filter_map(|(file, known)| {
+                Some(Candidate {
+                    file: file.clone(),
+                    loaded: known.good.clone()?,
+                })
+            })
             .filter(|candidate| candidate.loaded.name == *preset)
             .collect();
         candidates.sort_by(|a, b| compare_versions(&b.loaded.version, &a.loaded.version));
@@ -133,20 +173,29 @@ impl Files {
     }
 
     pub(super) fn list(&self) -> Vec<CatalogEntry> {
-        self.0.iter().map(|(file, known)| known.entry(file)).collect()
+        self.0
+            .iter()
+            .map(|(file, known)| known.entry(file))
+            .collect()
     }
 
     pub(super) fn inspect(&self, name_or_file: &str) -> Option<Inspection> {
         let by_name = || {
-            let newest = self.candidates(&PresetName::parse(name_or_file).ok()?).into_iter().next()?;
+            let newest = self
+                .candidates(&PresetName::parse(name_or_file).ok()?)
+                .into_iter()
+                .next()?;
             self.0.get_key_value(&newest.file)
         };
         let (file, known) = self.0.get_key_value(name_or_file).or_else(by_name)?;
         Some(match &known.good {
             Some(loaded) => inspection(file, loaded, known.refusal.as_deref()),
-            None => {
-                Inspection { entry: known.entry(file), imports: vec![], hooks: vec![], description: None }
-            }
+            None => Inspection {
+                entry: known.entry(file),
+                imports: vec![],
+                hooks: vec![],
+                description: None,
+            },
         })
     }
 }
@@ -173,19 +222,24 @@ impl Known {
 /// release, the rest as text.
 pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
     fn numbers(text: &str) -> Vec<u64> {
-        text.split('.').map(|piece| piece.parse().unwrap_or_default()).collect()
+        text.split('.')
+            .map(|piece| piece.parse().unwrap_or_default())
+            .collect()
     }
     fn halves(text: &str) -> (&str, Option<&str>) {
         let text = text.split('+').next().unwrap_or(text);
-        text.split_once('-').map_or((text, None), |(release, pre)| (release, Some(pre)))
+        text.split_once('-')
+            .map_or((text, None), |(release, pre)| (release, Some(pre)))
     }
     let ((a_release, a_pre), (b_release, b_pre)) = (halves(a), halves(b));
-    numbers(a_release).cmp(&numbers(b_release)).then_with(|| match (a_pre, b_pre) {
-        (None, None) => a.cmp(b),
-        (None, Some(_)) => Ordering::Greater,
-        (Some(_), None) => Ordering::Less,
-        (Some(a), Some(b)) => a.cmp(b),
-    })
+    numbers(a_release)
+        .cmp(&numbers(b_release))
+        .then_with(|| match (a_pre, b_pre) {
+            (None, None) => a.cmp(b),
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(a), Some(b)) => a.cmp(b),
+        })
 }
 
 #[cfg(test)]
@@ -194,11 +248,23 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_by_number() {
-        for (older, newer) in
-            [("0.9.0", "0.10.0"), ("1.0.0-rc.1", "1.0.0"), ("1.0", "1.0.1"), ("1.0.0-a", "1.0.0-b"), ("2", "10")]
-        {
-            assert_eq!(compare_versions(older, newer), Ordering::Less, "{older} {newer}");
-            assert_eq!(compare_versions(newer, older), Ordering::Greater, "{older} {newer}");
+        for (older, newer) in [
+            ("0.9.0", "0.10.0"),
+            ("1.0.0-rc.1", "1.0.0"),
+            ("1.0", "1.0.1"),
+            ("1.0.0-a", "1.0.0-b"),
+            ("2", "10"),
+        ] {
+            assert_eq!(
+                compare_versions(older, newer),
+                Ordering::Less,
+                "{older} {newer}"
+            );
+            assert_eq!(
+                compare_versions(newer, older),
+                Ordering::Greater,
+                "{older} {newer}"
+            );
         }
         assert_eq!(compare_versions("1.0.0", "1.0.0"), Ordering::Equal);
     }

@@ -33,20 +33,31 @@ pub(super) fn start(catalog: &Arc<Catalog>) -> Watcher {
         .inspect_err(|error| tracing::warn!(%error, "no notifications for the catalog directory; looking every two seconds"))
         .ok();
     let weak = Arc::downgrade(catalog);
-    let thread = std::thread::Builder::new().name("preset-catalog".into()).spawn(move || run(&weak, &changes));
+    let thread = std::thread::Builder::new()
+        .name("preset-catalog".into())
+        .spawn(move || run(&weak, &changes));
     if let Err(error) = thread {
         tracing::error!(%error, "no thread to watch the catalog; changes take effect at the next start");
     }
-    Watcher { _notifications: notifications, _alive: alive }
+    Watcher {
+        _notifications: notifications,
+        _alive: alive,
+    }
 }
 
-fn notifications(catalog: &Catalog, changes: mpsc::Sender<Vec<String>>) -> notify::Result<RecommendedWatcher> {
+fn notifications(
+    catalog: &Catalog,
+    changes: mpsc::Sender<Vec<String>>,
+) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
         // Our own reading is an access, too.
         let is_read = matches!(event.kind, EventKind::Access(kind) if kind != notify::event::AccessKind::Close(notify::event::AccessMode::Write));
         if !is_read {
-            let names = event.paths.iter().filter_map(|p| Some(p.file_name()?.to_str()?.to_owned()));
+            let names = event
+                .paths
+                .iter()
+                .filter_map(|p| Some(p.file_name()?.to_str()?.to_owned()));
             // Nobody listens any more when the catalog is being dropped.
             let _ = changes.send(names.collect());
         }
@@ -70,7 +81,9 @@ fn run(catalog: &Weak<Catalog>, changes: &mpsc::Receiver<Vec<String>>) {
                 }
             }
         }
-        let Some(catalog) = catalog.upgrade() else { return };
+        let Some(catalog) = catalog.upgrade() else {
+            return;
+        };
         catalog.scan(&changed);
     }
 }

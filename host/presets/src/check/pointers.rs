@@ -22,7 +22,10 @@ const SECRET_NAMES: [&str; 10] = [
 
 /// The segments of a pointer.
 fn segments(place: &str, pointer: &str) -> Result<Vec<String>, CheckError> {
-    let bad = || CheckError::Pointer { place: place.to_owned(), pointer: cut(pointer) };
+    let bad = || CheckError::Pointer {
+        place: place.to_owned(),
+        pointer: cut(pointer),
+    };
     if pointer.is_empty() {
         return Ok(Vec::new());
     }
@@ -33,7 +36,11 @@ fn segments(place: &str, pointer: &str) -> Result<Vec<String>, CheckError> {
                 .split('~')
                 .skip(1)
                 .any(|after| !after.starts_with(['0', '1']));
-            if stray { Err(bad()) } else { Ok(segment.replace("~1", "/").replace("~0", "~")) }
+            if stray {
+                Err(bad())
+            } else {
+                Ok(segment.replace("~1", "/").replace("~0", "~"))
+            }
         })
         .collect()
 }
@@ -44,10 +51,18 @@ struct Tokens(Vec<Vec<String>>);
 impl Tokens {
     fn of(shapes: &[TokenShape]) -> Result<Self, CheckError> {
         let mut paths = Vec::new();
-        for pointer in shapes.iter().flat_map(|s| s.access_token.iter().chain(&s.refresh_token).chain(&s.id_token)) {
+        for pointer in shapes.iter().flat_map(|s| {
+            s.access_token
+                .iter()
+                .chain(&s.refresh_token)
+                .chain(&s.id_token)
+        }) {
             let path = segments("token-shapes", pointer)?;
             if path.is_empty() {
-                return Err(CheckError::Pointer { place: "token-shapes".into(), pointer: pointer.clone() });
+                return Err(CheckError::Pointer {
+                    place: "token-shapes".into(),
+                    pointer: pointer.clone(),
+                });
             }
             paths.push(path);
         }
@@ -57,10 +72,18 @@ impl Tokens {
     /// A public pointer: neither a token, nor around one, nor inside one.
     fn public(&self, place: &str, pointer: &str) -> Result<(), CheckError> {
         let path = segments(place, pointer)?;
-        let named = path.last().is_some_and(|last| SECRET_NAMES.contains(&last.to_ascii_lowercase().as_str()));
-        let overlaps = self.0.iter().any(|token| token.starts_with(&path) || path.starts_with(token));
+        let named = path
+            .last()
+            .is_some_and(|last| SECRET_NAMES.contains(&last.to_ascii_lowercase().as_str()));
+        let overlaps = self
+            .0
+            .iter()
+            .any(|token| token.starts_with(&path) || path.starts_with(token));
         if named || overlaps {
-            return Err(CheckError::PointsAtToken { place: place.to_owned(), pointer: cut(pointer) });
+            return Err(CheckError::PointsAtToken {
+                place: place.to_owned(),
+                pointer: cut(pointer),
+            });
         }
         Ok(())
     }
@@ -77,7 +100,10 @@ pub(crate) fn token_shapes(d: &Description, shapes: &[TokenShape]) -> Result<(),
     let tokens = Tokens::of(shapes)?;
     for shape in shapes {
         if !d.credentials.iter().any(|c| c.name == shape.credential) {
-            return Err(CheckError::Undeclared { place: "token-shapes".into(), name: cut(&shape.credential) });
+            return Err(CheckError::Undeclared {
+                place: "token-shapes".into(),
+                name: cut(&shape.credential),
+            });
         }
         for check in &shape.when {
             condition("token-shapes.when", check)?;
@@ -106,25 +132,43 @@ pub(crate) fn token_shapes(d: &Description, shapes: &[TokenShape]) -> Result<(),
                     }
                 }
                 if !d.follow_ups.iter().any(|f| f.name == value.follow_up) {
-                    return Err(CheckError::Undeclared { place: "variables".into(), name: cut(&value.follow_up) });
+                    return Err(CheckError::Undeclared {
+                        place: "variables".into(),
+                        name: cut(&value.follow_up),
+                    });
                 }
             }
             Source::Setting(_) | Source::CallbackParameter(_) => {}
         }
     }
-    for pointer in d.token_answer.error_code.iter().chain(&d.token_answer.error_description) {
+    for pointer in d
+        .token_answer
+        .error_code
+        .iter()
+        .chain(&d.token_answer.error_description)
+    {
         // Errors are shown. `/code` is an error's usual place, so only this
         // description's own tokens are kept from it.
         let path = segments("token-answer.error", pointer)?;
-        if tokens.0.iter().any(|token| token.starts_with(&path) || path.starts_with(token)) {
-            return Err(CheckError::PointsAtToken { place: "token-answer.error".into(), pointer: cut(pointer) });
+        if tokens
+            .0
+            .iter()
+            .any(|token| token.starts_with(&path) || path.starts_with(token))
+        {
+            return Err(CheckError::PointsAtToken {
+                place: "token-answer.error".into(),
+                pointer: cut(pointer),
+            });
         }
     }
     for check in &d.token_answer.success_checks {
         condition("token-answer.success-checks", check)?;
     }
     if let Some(identity) = &d.identity {
-        for pointer in std::iter::once(&identity.id).chain(&identity.label).chain(&identity.tenant) {
+        for pointer in std::iter::once(&identity.id)
+            .chain(&identity.label)
+            .chain(&identity.tenant)
+        {
             plain("identity", pointer)?;
         }
     }
@@ -159,7 +203,14 @@ mod tests {
     #[test]
     fn a_public_pointer_is_neither_at_nor_around_nor_inside_a_token() {
         let tokens = Tokens(vec![vec!["authed_user".into(), "access".into()]]);
-        for bad in ["/authed_user/access", "/authed_user", "/authed_user/access/0", "/x/access_token", "/authed~0user/../Token", ""] {
+        for bad in [
+            "/authed_user/access",
+            "/authed_user",
+            "/authed_user/access/0",
+            "/x/access_token",
+            "/authed~0user/../Token",
+            "",
+        ] {
             assert!(tokens.public("metadata", bad).is_err(), "{bad}");
         }
         assert!(tokens.public("metadata", "/authed_user/id").is_ok());

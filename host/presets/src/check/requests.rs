@@ -2,95 +2,17 @@
 
 use countersign_core::inject::is_forbidden_header;
 use countersign_core::preset::{
-    AuthorizationRequest, Body, ClientAuthentication, Description, Grant, Header, Offline, Parameter,
-    Part, Request, Rule, Slot, Template, TokenRequest,
+    AuthorizationRequest, Body, ClientAuthentication, Description, Grant, Header, Offline,
+    Parameter, Part, Request, Rule, Template, TokenRequest,
 };
 
+use super::places::{
+    ACCOUNT, ACCOUNT_URL, AUTHORIZATION_OWN, Allowed, NEVER_SUPPRESSED, NONE, PUBLIC, Place,
+    REFRESH_REQUEST, REVOCATION, REVOCATION_URL, TOKEN_OWN, TOKEN_REQUEST, UPSTREAM, allow,
+    carries_client_secret, is_forbidden_at_provider, is_host_pattern,
+};
 use super::{CheckError, cut};
-use crate::symbols::{SymbolError, Symbols, covers, host_of, slot_text};
-
-/// A place in the description, with the slots that may stand there.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    name: &'a str,
-    slots: &'a [Allowed],
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Allowed {
-    AccessToken,
-    RefreshToken,
-    IdToken,
-    ApiKey,
-    ClientId,
-    ClientSecret,
-    Extra,
-}
-
-fn kind(slot: &Slot) -> Allowed {
-    match slot {
-        Slot::AccessToken => Allowed::AccessToken,
-        Slot::RefreshToken => Allowed::RefreshToken,
-        Slot::IdToken => Allowed::IdToken,
-        Slot::ApiKey => Allowed::ApiKey,
-        Slot::ClientId => Allowed::ClientId,
-        Slot::ClientSecret => Allowed::ClientSecret,
-        Slot::Extra(_) => Allowed::Extra,
-    }
-}
-
-/// Towards an MCP server or API: what the user or the server owns.
-const UPSTREAM: &[Allowed] = &[Allowed::AccessToken, Allowed::ApiKey, Allowed::ClientId, Allowed::Extra];
-/// Towards the token endpoint.
-const TOKEN_REQUEST: &[Allowed] = &[Allowed::ClientId, Allowed::ClientSecret, Allowed::Extra];
-/// The same when it renews.
-const REFRESH_REQUEST: &[Allowed] =
-    &[Allowed::ClientId, Allowed::ClientSecret, Allowed::Extra, Allowed::RefreshToken];
-const REVOCATION: &[Allowed] = &[
-    Allowed::AccessToken,
-    Allowed::RefreshToken,
-    Allowed::IdToken,
-    Allowed::ClientId,
-    Allowed::ClientSecret,
-    Allowed::Extra,
-];
-const REVOCATION_URL: &[Allowed] =
-    &[Allowed::AccessToken, Allowed::RefreshToken, Allowed::IdToken, Allowed::ClientId];
-const ACCOUNT: &[Allowed] =
-    &[Allowed::AccessToken, Allowed::ApiKey, Allowed::ClientId, Allowed::ClientSecret, Allowed::Extra];
-const ACCOUNT_URL: &[Allowed] = &[Allowed::AccessToken, Allowed::ClientId];
-const PUBLIC: &[Allowed] = &[Allowed::ClientId];
-const NONE: &[Allowed] = &[];
-
-/// Parameters of the authorization request that are the host's own. A
-/// description may set the others; a hook fewer still.
-const AUTHORIZATION_OWN: [&str; 8] = [
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "state",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "request_uri",
-];
-/// Without these there is no safe flow.
-const NEVER_SUPPRESSED: [&str; 5] =
-    ["client_id", "redirect_uri", "state", "code_challenge", "code_challenge_method"];
-const TOKEN_OWN: [&str; 4] = ["code", "code_verifier", "client_assertion", "client_assertion_type"];
-
-/// Reserved to the host when the hook `authorize-parameters` adds some (the
-/// list of `hooks.wit`).
-pub(crate) fn is_reserved_at_authorization(name: &str) -> bool {
-    AUTHORIZATION_OWN.contains(&name) || ["scope", "resource", "request", "response_mode"].contains(&name)
-}
-
-/// Whether a header may not be set on requests to the provider itself. Fewer
-/// than towards an upstream: a provider may insist on `Accept`.
-fn is_forbidden_at_provider(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    is_forbidden_header(&name) && !["accept", "content-type"].contains(&name.as_str())
-}
+use crate::symbols::{SymbolError, Symbols, covers, host_of};
 
 /// Checks every template.
 pub(super) fn check(d: &Description, symbols: &Symbols<'_>) -> Result<(), CheckError> {
@@ -103,9 +25,13 @@ pub(super) fn check(d: &Description, symbols: &Symbols<'_>) -> Result<(), CheckE
     if let Some(request) = &d.authorization {
         this.authorization(request, &authorization)?;
     }
-    for (name, endpoint) in
-        [("token-endpoint", &d.token_endpoint), ("device-authorization-endpoint", &d.device_authorization_endpoint)]
-    {
+    for (name, endpoint) in [
+        ("token-endpoint", &d.token_endpoint),
+        (
+            "device-authorization-endpoint",
+            &d.device_authorization_endpoint,
+        ),
+    ] {
         if let Some(url) = endpoint {
             this.url(Place { name, slots: NONE }, url, &authorization)?;
         }
@@ -114,16 +40,41 @@ pub(super) fn check(d: &Description, symbols: &Symbols<'_>) -> Result<(), CheckE
         this.token_request(request, &authorization)?;
     }
     for revocation in &d.revocation {
-        this.request("revocation", &revocation.request, (REVOCATION_URL, REVOCATION), &authorization, &both)?;
+        this.request(
+            "revocation",
+            &revocation.request,
+            (REVOCATION_URL, REVOCATION),
+            &authorization,
+            &both,
+        )?;
     }
     for follow_up in &d.follow_ups {
-        this.request("follow-ups", &follow_up.request, (ACCOUNT_URL, ACCOUNT), &authorization, &both)?;
+        this.request(
+            "follow-ups",
+            &follow_up.request,
+            (ACCOUNT_URL, ACCOUNT),
+            &authorization,
+            &both,
+        )?;
     }
     if let Some(identity) = &d.identity {
-        this.request("identity", &identity.request, (ACCOUNT_URL, ACCOUNT), &authorization, &both)?;
+        this.request(
+            "identity",
+            &identity.request,
+            (ACCOUNT_URL, ACCOUNT),
+            &authorization,
+            &both,
+        )?;
     }
     for server in &d.mcp_servers {
-        this.url(Place { name: "mcp-servers", slots: NONE }, &server.url, &[])?;
+        this.url(
+            Place {
+                name: "mcp-servers",
+                slots: NONE,
+            },
+            &server.url,
+            &[],
+        )?;
     }
     Ok(())
 }
@@ -141,7 +92,10 @@ impl Checker<'_> {
             self.template(Place { name, slots: NONE }, template)?;
             for host in self.symbols.hosts(template).map_err(|e| wrong(name, e))? {
                 if !is_host_pattern(&host) {
-                    return Err(CheckError::Host { place: name.to_owned(), host: cut(&host) });
+                    return Err(CheckError::Host {
+                        place: name.to_owned(),
+                        host: cut(&host),
+                    });
                 }
                 hosts.push(host);
             }
@@ -156,28 +110,69 @@ impl Checker<'_> {
                 self.rule("credentials.rules", rule, UPSTREAM, is_forbidden_header)?;
             }
             if let Some(sigv4) = &credential.sigv4 {
-                self.template(Place { name: "credentials.sigv4", slots: NONE }, &sigv4.service)?;
-                self.template(Place { name: "credentials.sigv4", slots: NONE }, &sigv4.region)?;
+                self.template(
+                    Place {
+                        name: "credentials.sigv4",
+                        slots: NONE,
+                    },
+                    &sigv4.service,
+                )?;
+                self.template(
+                    Place {
+                        name: "credentials.sigv4",
+                        slots: NONE,
+                    },
+                    &sigv4.region,
+                )?;
             }
         }
         for header in &self.d.constant_headers {
             // Left out where the host writes the header itself.
-            self.header(Place { name: "constant-headers", slots: NONE }, header, is_forbidden_at_provider)?;
+            self.header(
+                Place {
+                    name: "constant-headers",
+                    slots: NONE,
+                },
+                header,
+                is_forbidden_at_provider,
+            )?;
         }
         Ok(())
     }
 
-    fn authorization(&self, request: &AuthorizationRequest, hosts: &[String]) -> Result<(), CheckError> {
+    fn authorization(
+        &self,
+        request: &AuthorizationRequest,
+        hosts: &[String],
+    ) -> Result<(), CheckError> {
         if !request.endpoint.is_empty() {
-            self.url(Place { name: "authorization.endpoint", slots: NONE }, &request.endpoint, hosts)?;
+            self.url(
+                Place {
+                    name: "authorization.endpoint",
+                    slots: NONE,
+                },
+                &request.endpoint,
+                hosts,
+            )?;
         }
         let offline: &[Parameter] = match &request.offline {
             Offline::Parameters(parameters) => parameters,
             Offline::None | Offline::Scope(_) | Offline::AppSetting(_) => &[],
         };
-        let place = Place { name: "authorization.parameters", slots: PUBLIC };
-        for parameter in request.parameters.iter().chain(&request.incremental_parameters).chain(offline) {
-            let is_scope = request.scope_parameters.iter().any(|s| s.name == parameter.name);
+        let place = Place {
+            name: "authorization.parameters",
+            slots: PUBLIC,
+        };
+        for parameter in request
+            .parameters
+            .iter()
+            .chain(&request.incremental_parameters)
+            .chain(offline)
+        {
+            let is_scope = request
+                .scope_parameters
+                .iter()
+                .any(|s| s.name == parameter.name);
             self.parameter(place, parameter, &AUTHORIZATION_OWN)?;
             if is_scope || parameter.name == "scope" {
                 return Err(own(place.name, &parameter.name));
@@ -188,17 +183,35 @@ impl Checker<'_> {
                 return Err(own("authorization.scope-parameters", &scopes.name));
             }
         }
-        match request.suppress.iter().find(|s| NEVER_SUPPRESSED.contains(&s.as_str())) {
+        match request
+            .suppress
+            .iter()
+            .find(|s| NEVER_SUPPRESSED.contains(&s.as_str()))
+        {
             Some(name) => Err(own("authorization.suppress", name)),
             None => Ok(()),
         }
     }
 
     fn token_request(&self, request: &TokenRequest, hosts: &[String]) -> Result<(), CheckError> {
-        let slots = if request.grant == Grant::RefreshToken { REFRESH_REQUEST } else { TOKEN_REQUEST };
-        let place = Place { name: "token-requests", slots };
+        let slots = if request.grant == Grant::RefreshToken {
+            REFRESH_REQUEST
+        } else {
+            TOKEN_REQUEST
+        };
+        let place = Place {
+            name: "token-requests",
+            slots,
+        };
         if let Some(endpoint) = request.endpoint.as_ref().filter(|e| !e.is_empty()) {
-            self.url(Place { name: "token-requests.endpoint", slots: NONE }, endpoint, hosts)?;
+            self.url(
+                Place {
+                    name: "token-requests.endpoint",
+                    slots: NONE,
+                },
+                endpoint,
+                hosts,
+            )?;
         }
         for header in &request.headers {
             self.header(place, header, is_forbidden_at_provider)?;
@@ -209,7 +222,11 @@ impl Checker<'_> {
         for method in &request.client_authentication {
             self.client_authentication(method)?;
         }
-        match request.suppress.iter().find(|s| s.as_str() == "code_verifier") {
+        match request
+            .suppress
+            .iter()
+            .find(|s| s.as_str() == "code_verifier")
+        {
             Some(name) => Err(own("token-requests.suppress", name)),
             None => Ok(()),
         }
@@ -218,7 +235,12 @@ impl Checker<'_> {
     fn client_authentication(&self, method: &ClientAuthentication) -> Result<(), CheckError> {
         if let ClientAuthentication::Custom(rules) = method {
             for rule in rules {
-                self.rule("client-authentication", rule, TOKEN_REQUEST, is_forbidden_at_provider)?;
+                self.rule(
+                    "client-authentication",
+                    rule,
+                    TOKEN_REQUEST,
+                    is_forbidden_at_provider,
+                )?;
             }
         }
         Ok(())
@@ -233,7 +255,10 @@ impl Checker<'_> {
         both: &[String],
     ) -> Result<(), CheckError> {
         if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&request.method.as_str()) {
-            return Err(CheckError::Method { place: name.to_owned(), method: cut(&request.method) });
+            return Err(CheckError::Method {
+                place: name.to_owned(),
+                method: cut(&request.method),
+            });
         }
         let place = Place { name, slots };
         for header in &request.headers {
@@ -253,22 +278,48 @@ impl Checker<'_> {
             return Ok(());
         }
         // The client's own secret goes to authorization hosts only.
-        let hosts = if carries_client_secret(request) { authorization } else { both };
-        self.url(Place { name, slots: url_slots }, &request.url, hosts)
+        let hosts = if carries_client_secret(request) {
+            authorization
+        } else {
+            both
+        };
+        self.url(
+            Place {
+                name,
+                slots: url_slots,
+            },
+            &request.url,
+            hosts,
+        )
     }
 
     /// An address; `hosts` empty means any (the provider record's endpoints
     /// and hosts decide).
-    fn url(&self, place: Place<'_>, template: &Template, hosts: &[String]) -> Result<(), CheckError> {
+    fn url(
+        &self,
+        place: Place<'_>,
+        template: &Template,
+        hosts: &[String],
+    ) -> Result<(), CheckError> {
         self.template(place, template)?;
-        for url in self.symbols.urls(template).map_err(|e| wrong(place.name, e))? {
-            let bad = || CheckError::Url { place: place.name.to_owned(), url: cut(&url) };
+        for url in self
+            .symbols
+            .urls(template)
+            .map_err(|e| wrong(place.name, e))?
+        {
+            let bad = || CheckError::Url {
+                place: place.name.to_owned(),
+                url: cut(&url),
+            };
             let host = host_of(&url).ok_or_else(bad)?.to_ascii_lowercase();
             if !is_host_pattern(&host) || url.contains('#') || url.contains(char::is_whitespace) {
                 return Err(bad());
             }
             if !hosts.is_empty() && !hosts.iter().any(|pattern| covers(pattern, &host)) {
-                return Err(CheckError::OffHost { place: place.name.to_owned(), host });
+                return Err(CheckError::OffHost {
+                    place: place.name.to_owned(),
+                    host,
+                });
             }
         }
         Ok(())
@@ -283,20 +334,39 @@ impl Checker<'_> {
     ) -> Result<(), CheckError> {
         match rule {
             Rule::SetHeader(header) => self.header(Place { name, slots }, header, forbidden),
-            Rule::SetQuery(parameter) => self.parameter(Place { name, slots: NONE }, parameter, &[]),
+            Rule::SetQuery(parameter) => {
+                self.parameter(Place { name, slots: NONE }, parameter, &[])
+            }
         }
     }
 
-    fn header(&self, place: Place<'_>, header: &Header, forbidden: fn(&str) -> bool) -> Result<(), CheckError> {
-        if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() || forbidden(&header.name) {
-            return Err(CheckError::Header { place: place.name.to_owned(), name: cut(&header.name) });
+    fn header(
+        &self,
+        place: Place<'_>,
+        header: &Header,
+        forbidden: fn(&str) -> bool,
+    ) -> Result<(), CheckError> {
+        if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() || forbidden(&header.name)
+        {
+            return Err(CheckError::Header {
+                place: place.name.to_owned(),
+                name: cut(&header.name),
+            });
         }
         self.template(place, &header.value)
     }
 
-    fn parameter(&self, place: Place<'_>, parameter: &Parameter, own_names: &[&str]) -> Result<(), CheckError> {
+    fn parameter(
+        &self,
+        place: Place<'_>,
+        parameter: &Parameter,
+        own_names: &[&str],
+    ) -> Result<(), CheckError> {
         if parameter.name.is_empty() || parameter.name.len() > super::LONGEST_NAME {
-            return Err(CheckError::BadName { place: place.name.to_owned(), name: cut(&parameter.name) });
+            return Err(CheckError::BadName {
+                place: place.name.to_owned(),
+                name: cut(&parameter.name),
+            });
         }
         if own_names.contains(&parameter.name.as_str()) {
             return Err(own(place.name, &parameter.name));
@@ -329,76 +399,24 @@ impl Checker<'_> {
     fn is_set(&self, name: &str) -> bool {
         use countersign_core::preset::ValueKind;
         self.d.variables.iter().any(|v| match &v.kind {
-            ValueKind::Enumeration(choices) => choices.iter().any(|c| c.sets.iter().any(|(n, _)| n == name)),
+            ValueKind::Enumeration(choices) => choices
+                .iter()
+                .any(|c| c.sets.iter().any(|(n, _)| n == name)),
             _ => false,
         })
     }
 }
 
-fn allow(place: Place<'_>, slot: &Slot) -> Result<(), CheckError> {
-    if place.slots.contains(&kind(slot)) {
-        Ok(())
-    } else {
-        Err(CheckError::Slot { place: place.name.to_owned(), slot: slot_text(slot) })
+fn own(place: &str, name: &str) -> CheckError {
+    CheckError::Parameter {
+        place: place.to_owned(),
+        name: cut(name),
     }
 }
 
-fn own(place: &str, name: &str) -> CheckError {
-    CheckError::Parameter { place: place.to_owned(), name: cut(name) }
-}
-
 fn wrong(place: &str, error: SymbolError) -> CheckError {
-    CheckError::Template { place: place.to_owned(), error }
-}
-
-/// A host name, `*.` or `.` and a host name of two labels or more, or a
-/// loopback address with a port.
-fn is_host_pattern(host: &str) -> bool {
-    let (wide, rest) = match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
-        Some(rest) => (true, rest),
-        None => (false, host),
-    };
-    !rest.contains('*')
-        && rest.is_ascii()
-        && (!wide || rest.trim_end_matches('.').contains('.'))
-        && countersign_core::hosts::HostPattern::parse(host).is_ok()
-}
-
-fn carries_client_secret(request: &Request) -> bool {
-    let has = |template: &Template| {
-        template.iter().any(|part| match part {
-            Part::Slot(slot) => *slot == Slot::ClientSecret,
-            Part::Basic(basic) => {
-                basic.user == Slot::ClientSecret || basic.password == Some(Slot::ClientSecret)
-            }
-            Part::Literal(_) | Part::Variable(_) => false,
-        })
-    };
-    let body = match &request.body {
-        Body::None => false,
-        Body::Form(parameters) | Body::Json(parameters) => parameters.iter().any(|p| has(&p.value)),
-    };
-    body || request.headers.iter().any(|h| has(&h.value))
-        || matches!(&request.client_authentication, Some(method) if *method != ClientAuthentication::None)
-}
-
-/// Every slot that rules draw on, by header or query name.
-pub(crate) fn header_uses<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<(&'a str, bool, Vec<&'a Slot>)> {
-    rules
-        .map(|rule| {
-            let (name, is_header, template) = match rule {
-                Rule::SetHeader(h) => (h.name.as_str(), true, &h.value),
-                Rule::SetQuery(p) => (p.name.as_str(), false, &p.value),
-            };
-            let slots = template
-                .iter()
-                .flat_map(|part| match part {
-                    Part::Slot(slot) => vec![slot],
-                    Part::Basic(basic) => std::iter::once(&basic.user).chain(&basic.password).collect(),
-                    Part::Literal(_) | Part::Variable(_) => vec![],
-                })
-                .collect();
-            (name, is_header, slots)
-        })
-        .collect()
+    CheckError::Template {
+        place: place.to_owned(),
+        error,
+    }
 }

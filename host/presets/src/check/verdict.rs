@@ -31,14 +31,23 @@ impl Declared {
         use countersign_core::preset::ValueKind;
         let mut this = Self {
             credentials: d.credentials.iter().map(|c| c.name.clone()).collect(),
-            headers: d.constant_headers.iter().map(|h| h.name.to_ascii_lowercase()).collect(),
+            headers: d
+                .constant_headers
+                .iter()
+                .map(|h| h.name.to_ascii_lowercase())
+                .collect(),
             queries: BTreeSet::new(),
             slots: BTreeSet::new(),
             variables: d.variables.iter().map(|v| v.name.clone()).collect(),
         };
         for variable in &d.variables {
             if let ValueKind::Enumeration(choices) = &variable.kind {
-                this.variables.extend(choices.iter().flat_map(|c| &c.sets).map(|(name, _)| name.clone()));
+                this.variables.extend(
+                    choices
+                        .iter()
+                        .flat_map(|c| &c.sets)
+                        .map(|(name, _)| name.clone()),
+                );
             }
         }
         for (name, is_header, slots) in header_uses(d.credentials.iter().flat_map(|c| &c.rules)) {
@@ -63,16 +72,22 @@ pub(crate) fn check_verdict(verdict: &Verdict, declared: &Declared) -> Result<()
             if let Some(name) = credential
                 && !declared.credentials.contains(name)
             {
-                return Err(bad(format!("the credential {name:?} is not one that describe declares")));
+                return Err(bad(format!(
+                    "the credential {name:?} is not one that describe declares"
+                )));
             }
             few("rules", rules.len())?;
             rules.iter().try_for_each(|rule| check_rule(rule, declared))
         }
         Verdict::Deny { code, message } => {
             let good_code = (1..=64).contains(&code.len())
-                && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+                && code
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
             if !good_code {
-                return Err(bad(format!("the refusal's code {code:?} is not a short word")));
+                return Err(bad(format!(
+                    "the refusal's code {code:?} is not a short word"
+                )));
             }
             text("the refusal's message", message)
         }
@@ -93,17 +108,27 @@ fn check_rule(rule: &Rule, declared: &Declared) -> Result<(), PresetFault> {
     for (name, is_header, slots) in header_uses(std::iter::once(rule)) {
         if is_header {
             let lower = name.to_ascii_lowercase();
-            if countersign_core::inject::is_forbidden_header(&lower) || !declared.headers.contains(&lower) {
-                return Err(bad(format!("the header {name:?} is not one that describe declares")));
+            if countersign_core::inject::is_forbidden_header(&lower)
+                || !declared.headers.contains(&lower)
+            {
+                return Err(bad(format!(
+                    "the header {name:?} is not one that describe declares"
+                )));
             }
         } else if !declared.queries.contains(name) {
-            return Err(bad(format!("the query parameter {name:?} is not one that describe declares")));
+            return Err(bad(format!(
+                "the query parameter {name:?} is not one that describe declares"
+            )));
         } else if !slots.is_empty() {
-            return Err(bad(format!("the query parameter {name:?} carries a secret")));
+            return Err(bad(format!(
+                "the query parameter {name:?} carries a secret"
+            )));
         }
         for slot in slots.into_iter().map(slot_text) {
             if !declared.slots.contains(&slot) {
-                return Err(bad(format!("the slot {slot} is not one that describe declares")));
+                return Err(bad(format!(
+                    "the slot {slot} is not one that describe declares"
+                )));
             }
         }
     }
@@ -119,7 +144,9 @@ fn template(parts: &Template, declared: &Declared) -> Result<(), PresetFault> {
         match part {
             Part::Literal(literal) => text("a literal", literal)?,
             Part::Variable(name) if !declared.variables.contains(name) => {
-                return Err(bad(format!("the variable {name:?} is not one that describe declares")));
+                return Err(bad(format!(
+                    "the variable {name:?} is not one that describe declares"
+                )));
             }
             Part::Variable(_) | Part::Slot(_) | Part::Basic(_) => {}
         }
@@ -140,7 +167,9 @@ pub(crate) fn check_authorize_parameters(
     for (name, value) in parameters {
         let is_scope = scope_parameters.clone().any(|p| p.name == *name);
         if name.is_empty() || is_scope || is_reserved_at_authorization(name) {
-            return Err(bad(format!("the authorization parameter {name:?} is the host's own")));
+            return Err(bad(format!(
+                "the authorization parameter {name:?} is the host's own"
+            )));
         }
         text("a parameter's name", name)?;
         text("a parameter's value", value)?;
@@ -149,12 +178,18 @@ pub(crate) fn check_authorize_parameters(
 }
 
 fn few(what: &str, count: usize) -> Result<(), PresetFault> {
-    if count > MOST { Err(bad(format!("{count} {what}, and at most {MOST} are taken"))) } else { Ok(()) }
+    if count > MOST {
+        Err(bad(format!("{count} {what}, and at most {MOST} are taken")))
+    } else {
+        Ok(())
+    }
 }
 
 fn text(what: &str, text: &str) -> Result<(), PresetFault> {
     if text.len() > LONGEST || text.chars().any(char::is_control) {
-        Err(bad(format!("{what} is longer than {LONGEST} bytes or holds a control character")))
+        Err(bad(format!(
+            "{what} is longer than {LONGEST} bytes or holds a control character"
+        )))
     } else {
         Ok(())
     }

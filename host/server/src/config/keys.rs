@@ -1,6 +1,6 @@
 //! `[keys]`: where the key-encryption key comes from. Never the key itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use countersign_vault::keys::KeySource;
 use serde::Deserialize;
@@ -37,18 +37,20 @@ impl Keys {
         let refuse = |problem: &str| Fault::at(&raw.source, problem, instead);
         let source = raw.source.get_ref();
         match (&source.file, &source.env, &source.command, &source.systemd) {
-            (Some(file), None, None, None) if !file.is_empty() => {
-                Ok(Self { source: KeySource::File(beside(dir, file)) })
-            }
-            (None, Some(env), None, None) if !env.is_empty() => {
-                Ok(Self { source: KeySource::Env(env.clone()) })
-            }
+            (Some(file), None, None, None) if !file.is_empty() => Ok(Self {
+                source: KeySource::File(beside(dir, file)),
+            }),
+            (None, Some(env), None, None) if !env.is_empty() => Ok(Self {
+                source: KeySource::Env(env.clone()),
+            }),
             (None, None, Some(command), None) if command.first().is_some_and(|c| !c.is_empty()) => {
-                Ok(Self { source: KeySource::Command(command.clone()) })
+                Ok(Self {
+                    source: KeySource::Command(command.clone()),
+                })
             }
-            (None, None, None, Some(name)) if !name.is_empty() && !name.contains('/') => {
-                Ok(Self { source: KeySource::Systemd(name.clone()) })
-            }
+            (None, None, None, Some(name)) if !name.is_empty() && !name.contains('/') => Ok(Self {
+                source: KeySource::Systemd(name.clone()),
+            }),
             (None, None, None, None) => Err(refuse("the key source names nothing")),
             (Some(_), None, None, None)
             | (None, Some(_), None, None)

@@ -35,6 +35,8 @@ impl TryFrom<PresetsRaw> for Presets {
     type Error = Fault;
 
     fn try_from(raw: PresetsRaw) -> Result<Self, Fault> {
-        Ok(Self { signatures: raw.signatures })
+        Ok(Self {
+            signatures: raw.signatures,
+        })
     }
 }

@@ -61,8 +61,11 @@ impl ListenAndUrl {
             None if listen.ip().is_loopback() => check_public_url(&format!("http://{listen}"))?,
             None => {
                 return Err((
-                    format!("listening on {listen}, but nothing says what the host is called from outside"),
-                    "Give the public URL too, for example \"https://countersign.example.com\".".into(),
+                    format!(
+                        "listening on {listen}, but nothing says what the host is called from outside"
+                    ),
+                    "Give the public URL too, for example \"https://countersign.example.com\"."
+                        .into(),
                 ));
             }
         };
@@ -76,9 +79,15 @@ impl ListenAndUrl {
 /// What is wrong, and what to write instead.
 pub fn check_public_url(text: &str) -> Result<Url, (String, String)> {
     let example = "https://countersign.example.com";
-    let url = Url::parse(text).ok().filter(|u| u.host().is_some()).ok_or_else(|| {
-        (format!("{text:?} is not a URL"), format!("Write an origin, for example \"{example}\"."))
-    })?;
+    let url = Url::parse(text)
+        .ok()
+        .filter(|u| u.host().is_some())
+        .ok_or_else(|| {
+            (
+                format!("{text:?} is not a URL"),
+                format!("Write an origin, for example \"{example}\"."),
+            )
+        })?;
     let is_origin = url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
@@ -87,7 +96,10 @@ pub fn check_public_url(text: &str) -> Result<Url, (String, String)> {
     if !is_origin {
         return Err((
             format!("{text:?} is more than an origin"),
-            format!("Write scheme, host and port only: \"{}\".", url.origin().ascii_serialization()),
+            format!(
+                "Write scheme, host and port only: \"{}\".",
+                url.origin().ascii_serialization()
+            ),
         ));
     }
     match url.scheme() {
@@ -112,7 +124,9 @@ impl Server {
         }
         let both = ListenAndUrl::parse(listen.as_deref(), public_url.as_deref()).map_err(
             |(problem, instead)| Fault {
-                place: place(&raw.public_url).or_else(|| place(&raw.listen)).unwrap_or(0..0),
+                place: place(&raw.public_url)
+                    .or_else(|| place(&raw.listen))
+                    .unwrap_or(0..0),
                 problem,
                 instead,
             },

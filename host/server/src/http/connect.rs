@@ -9,8 +9,12 @@ use axum::routing::get;
 use countersign_core::connection::ConnectionKey;
 use countersign_core::names::{ProviderName, TeamName};
 use countersign_core::scope::ScopeSet;
+use countersign_core::template::{self, Values};
 use countersign_identity::BrowserSession;
-use countersign_oauth::{Begin, Callback, Link, LinkError, Outcome, Party};
+use countersign_oauth::Party;
+use countersign_oauth::callback::{Callback, Outcome};
+use countersign_oauth::consent::{Begin, ReturnTo};
+use countersign_oauth::links::{Link, LinkError};
 use countersign_pages::Page;
 use countersign_pages::parts::{self, Look, Tone};
 use http::{HeaderMap, StatusCode};
@@ -85,7 +89,12 @@ async fn show(
         Err(redirect) => return redirect,
     };
     let Ok(query) = axum::extract::Query::<ConnectQuery>::try_from_uri(&uri) else {
-        return refuse(&session, StatusCode::BAD_REQUEST, "This link is not complete", "Open it again from where you got it.");
+        return refuse(
+            &session,
+            StatusCode::BAD_REQUEST,
+            "This link is not complete",
+            "Open it again from where you got it.",
+        );
     };
     let party = match party(&app, &provider, &session) {
         Ok(party) => party,
@@ -97,13 +106,18 @@ async fn show(
             Ok(_) => return link_refused(&session, &LinkError::Unknown),
             Err(error) => return link_refused(&session, &error),
         },
-        None => match own_wish(&app, &session, &party, query.team.as_deref(), query.resource.as_deref()) {
+        None => match own_wish(
+            &app,
+            &session,
+            &party,
+            query.team.as_deref(),
+            query.resource.as_deref(),
+        ) {
             Ok(wish) => wish,
             Err(page) => return page,
         },
     };
-    let target = app.oauth.authorization_origin(&party);
-    page(&app, &session, &party, &wish, query.link.as_deref(), target).await
+    page(&app, &session, &party, &wish, query.link.as_deref()).await
 }
 
 /// Shows agent, server, team and scopes, with one button.
@@ -113,7 +127,6 @@ async fn page(
     party: &Party,
     wish: &Wish,
     link: Option<&str>,
-    target: Option<String>,
 ) -> Response {
     let name = &party.provider.display_name;
     let key = ConnectionKey {
@@ -140,7 +153,11 @@ async fn page(
         rows.push(("Connected as", html! { (account.label) }));
     }
     rows.push(("Permissions", scope_list(party, &wish.scopes)));
-    let label = if existing.is_some() { "Reconnect" } else { "Connect" };
+    let label = if existing.is_some() {
+        "Reconnect"
+    } else {
+        "Connect"
+    };
     let body = html! {
         p { "You are about to let Countersign use your " (name) " account for you. "
             "You sign in at " (name) " itself; nobody else, not even your agent, gets to see the token." }
@@ -161,16 +178,33 @@ async fn page(
         .viewer(viewer(session))
         .narrow()
         .body(html! { (parts::card(&format!("Connect {name}"), body)) });
-    if let Some(target) = target {
+    for target in targets(party) {
         page = page.form_target(target);
     }
     page.into_response()
 }
 
+/// Where the form may lead: the provider's authorization endpoint, and whatever
+/// https address that passes the browser on to.
+fn targets(party: &Party) -> Vec<String> {
+    let (provider, description) = (&party.provider, party.preset.description());
+    let endpoint = provider.authorization_endpoint.clone().or_else(|| {
+        let values = Values::resolve(description, &provider.settings, &[]).ok()?;
+        let template = &description.authorization.as_ref()?.endpoint;
+        template::endpoint(template, values.variables()).ok()
+    });
+    let origin = endpoint.map(|e| e.origin().ascii_serialization());
+    origin.into_iter().chain(["https:".to_owned()]).collect()
+}
+
 fn scope_list(party: &Party, scopes: &ScopeSet) -> maud::Markup {
     let known = &party.preset.description().scopes;
     let title = |scope: &str| {
-        known.iter().find(|k| k.name == scope).map(|k| k.title.as_str()).filter(|t| !t.is_empty())
+        known
+            .iter()
+            .find(|k| k.name == scope)
+            .map(|k| k.title.as_str())
+            .filter(|t| !t.is_empty())
     };
     html! {
         @if scopes.is_empty() { span.muted { "what the provider grants by default" } }
@@ -194,7 +228,12 @@ async fn start(
         Err(redirect) => return redirect,
     };
     let Ok(Form(form)) = form else {
-        return refuse(&session, StatusCode::BAD_REQUEST, "That form is not complete", "Go back and try again.");
+        return refuse(
+            &session,
+            StatusCode::BAD_REQUEST,
+            "That form is not complete",
+            "Go back and try again.",
+        );
     };
     if let Err(page) = app.identity.check_form(&session, &headers, &form.csrf) {
         return page;
@@ -209,7 +248,13 @@ async fn start(
             Ok(_) => return link_refused(&session, &LinkError::Unknown),
             Err(error) => return link_refused(&session, &error),
         },
-        None => match own_wish(&app, &session, &party, form.team.as_deref(), form.resource.as_deref()) {
+        None => match own_wish(
+            &app,
+            &session,
+            &party,
+            form.team.as_deref(),
+            form.resource.as_deref(),
+        ) {
             Ok(wish) => wish,
             Err(page) => return page,
         },
@@ -218,22 +263,35 @@ async fn start(
         user: session.user.clone(),
         team: wish.team,
         session: session.id.clone(),
-        party,
         resource: wish.resource,
         scopes: wish.scopes,
-        return_to: form.link.map_or_else(|| "/connections".to_owned(), |_| "agent".to_owned()),
+        return_to: if form.link.is_some() {
+            ReturnTo::Agent
+        } else {
+            ReturnTo::Connections
+        },
         bare_callback: false,
     };
-    match app.oauth.begin(begin).await {
+    match app.oauth.begin(begin, &party).await {
         Ok(url) => Redirect::to(url.as_str()).into_response(),
         Err(error) => {
             tracing::warn!(provider = %provider, %error, "a consent could not begin");
-            refuse(&session, StatusCode::BAD_GATEWAY, "This account cannot be connected now", &error.to_string())
+            refuse(
+                &session,
+                StatusCode::BAD_GATEWAY,
+                "This account cannot be connected now",
+                &error.to_string(),
+            )
         }
     }
 }
 
-async fn callback_bare(state: State<Arc<App>>, query: RawQuery, uri: OriginalUri, headers: HeaderMap) -> Response {
+async fn callback_bare(
+    state: State<Arc<App>>,
+    query: RawQuery,
+    uri: OriginalUri,
+    headers: HeaderMap,
+) -> Response {
     callback(state.0, None, query.0, &uri.0, &headers).await
 }
 
@@ -263,25 +321,40 @@ async fn callback(
     };
     let callback = Callback {
         path_provider,
-        query: query.unwrap_or_default(),
+        query: query.as_deref().unwrap_or_default(),
         user: session.user.clone(),
         session: session.id.clone(),
     };
     let lookup = |name: &ProviderName| crate::party::of(&app.registry, &app.catalog, name);
     match app.oauth.finish(callback, lookup).await {
-        Ok(Outcome::Connected { connection, return_to, missing }) => {
+        Ok(Outcome::Connected {
+            connection,
+            return_to,
+            missing,
+        }) => {
             let label = app
                 .registry
                 .current()
                 .provider(&connection.provider)
-                .map_or_else(|| connection.provider.to_string(), |p| p.display_name.clone());
-            if return_to == "/connections" && missing.is_empty() {
+                .map_or_else(
+                    || connection.provider.to_string(),
+                    |p| p.display_name.clone(),
+                );
+            if return_to == ReturnTo::Connections && missing.is_empty() {
                 return Redirect::to("/connections").into_response();
             }
-            connected(&session, &label, connection.account.as_ref().map(|a| a.label.as_str()), &missing)
+            connected(
+                &session,
+                &label,
+                connection.account.as_ref().map(|a| a.label.as_str()),
+                &missing,
+            )
         }
-        Ok(Outcome::Refused { advice, provider, .. }) => {
-            let again = format!("/connect/{provider}");
+        Ok(Outcome::Refused {
+            advice, provider, ..
+        }) => {
+            let again =
+                provider.map_or_else(|| "/connections".to_owned(), |p| format!("/connect/{p}"));
             let body = html! {
                 (parts::notice(Tone::Warning, &advice))
                 p { "Nothing was stored." }
@@ -299,12 +372,22 @@ async fn callback(
         }
         Err(error) => {
             tracing::warn!(%error, "a consent did not finish");
-            refuse(&session, StatusCode::BAD_REQUEST, "Not connected", &error.to_string())
+            refuse(
+                &session,
+                StatusCode::BAD_REQUEST,
+                "Not connected",
+                &error.to_string(),
+            )
         }
     }
 }
 
-fn connected(session: &BrowserSession, provider: &str, account: Option<&str>, missing: &ScopeSet) -> Response {
+fn connected(
+    session: &BrowserSession,
+    provider: &str,
+    account: Option<&str>,
+    missing: &ScopeSet,
+) -> Response {
     let body = html! {
         @match account {
             Some(account) => (parts::notice(Tone::Good, &format!("Your {provider} account {account} is connected."))),
@@ -331,7 +414,14 @@ fn own_wish(
     team: Option<&str>,
     resource: Option<&str>,
 ) -> Result<Wish, Response> {
-    let bad = |text: &str| refuse(session, StatusCode::BAD_REQUEST, "This link is not complete", text);
+    let bad = |text: &str| {
+        refuse(
+            session,
+            StatusCode::BAD_REQUEST,
+            "This link is not complete",
+            text,
+        )
+    };
     let team = match team {
         Some(team) => TeamName::parse(team).map_err(|e| bad(&e.to_string()))?,
         None => session.caller.team.clone(),
@@ -343,7 +433,9 @@ fn own_wish(
     let needs = needs_of(&app.registry.current(), &session.caller);
     let need = needs
         .into_iter()
-        .find(|n| n.provider.name == party.provider.name && (resource.is_none() || n.resource == resource))
+        .find(|n| {
+            n.provider.name == party.provider.name && (resource.is_none() || n.resource == resource)
+        })
         .ok_or_else(|| {
             refuse(
                 session,
@@ -352,7 +444,13 @@ fn own_wish(
                 "No server that you may use needs this account.",
             )
         })?;
-    Ok(Wish { team, resource: need.resource, scopes: need.scopes, server: None, agent: None })
+    Ok(Wish {
+        team,
+        resource: need.resource,
+        scopes: need.scopes,
+        server: None,
+        agent: None,
+    })
 }
 
 fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, Response> {
@@ -412,5 +510,9 @@ fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str)
 }
 
 fn parts_not_found() -> Response {
-    countersign_pages::message(StatusCode::NOT_FOUND, "Not found", "There is nothing at this address.")
+    countersign_pages::message(
+        StatusCode::NOT_FOUND,
+        "Not found",
+        "There is nothing at this address.",
+    )
 }

@@ -64,11 +64,17 @@ pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
     let mut servers: Vec<_> = snapshot.servers.values().map(|s| &s.value).collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     for server in servers {
-        let open = server.enabled && (server.teams.is_empty() || server.teams.contains(&caller.team));
+        let open =
+            server.enabled && (server.teams.is_empty() || server.teams.contains(&caller.team));
         if !open || server.auth.mode != AuthMode::UserDelegated {
             continue;
         }
-        let Some(provider) = server.auth.provider.as_ref().and_then(|p| snapshot.provider(p)) else {
+        let Some(provider) = server
+            .auth
+            .provider
+            .as_ref()
+            .and_then(|p| snapshot.provider(p))
+        else {
             continue;
         };
         let resource = resource_of(server);
@@ -85,7 +91,11 @@ pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
     needs.into_values().collect()
 }
 
-async fn show(State(app): State<Arc<App>>, OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+async fn show(
+    State(app): State<Arc<App>>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
     let session = match app.identity.require_session(&headers, &uri).await {
         Ok(session) => session,
         Err(redirect) => return redirect,
@@ -102,7 +112,9 @@ async fn show(State(app): State<Arc<App>>, OriginalUri(uri): OriginalUri, header
     let mut cards = Vec::new();
     for need in &needs {
         let at = connections.iter().position(|c| {
-            c.provider == need.provider.name && c.resource == need.resource && c.team == session.caller.team
+            c.provider == need.provider.name
+                && c.resource == need.resource
+                && c.team == session.caller.team
         });
         let connection = at.map(|at| connections.remove(at));
         cards.push(card(&app, &session, need, connection.as_ref()));
@@ -129,19 +141,27 @@ async fn show(State(app): State<Arc<App>>, OriginalUri(uri): OriginalUri, header
             ))
         } @else {
             (parts::table(&["Agent", "Since", ""], agents.iter().map(|agent| vec![
-                html! { (agent.client_name) },
+                html! { (agent.name) },
                 html! { (agent.since.to_string()) },
                 parts::form("/connections/agents/revoke", &session.csrf, html! {
-                    (parts::hidden("client", agent.client_id.as_str()))
+                    (parts::hidden("client", agent.client.as_str()))
                     (parts::button(Look::Danger, "Sign out"))
                 }),
             ]).collect()))
         }
     };
-    Page::new("Connections").viewer(viewer(&session)).body(body).into_response()
+    Page::new("Connections")
+        .viewer(viewer(&session))
+        .body(body)
+        .into_response()
 }
 
-fn card(app: &App, session: &BrowserSession, need: &Need, connection: Option<&Connection>) -> Markup {
+fn card(
+    app: &App,
+    session: &BrowserSession,
+    need: &Need,
+    connection: Option<&Connection>,
+) -> Markup {
     let mut implications = Implications::default();
     if let Some(party) = crate::party::of(&app.registry, &app.catalog, &need.provider.name) {
         for scope in &party.preset.description().scopes {
@@ -149,8 +169,9 @@ fn card(app: &App, session: &BrowserSession, need: &Need, connection: Option<&Co
         }
     }
     let now = app.world.clock.now();
-    let (status, reason) = connection
-        .map_or((Status::NotConnected, None), |c| c.status(now, &need.scopes, &implications));
+    let (status, reason) = connection.map_or((Status::NotConnected, None), |c| {
+        c.status(now, &need.scopes, &implications)
+    });
     let (tone, word) = badge(status);
     let mut rows = vec![("Used by", html! { (need.servers.join(", ")) })];
     if let Some(connection) = connection {
@@ -158,13 +179,26 @@ fn card(app: &App, session: &BrowserSession, need: &Need, connection: Option<&Co
     } else {
         rows.push(("Permissions", html! { (need.scopes.join(", ")) }));
     }
-    let mut href = format!("/connect/{}?team={}", need.provider.name, session.caller.team);
+    let mut href = format!(
+        "/connect/{}?team={}",
+        need.provider.name, session.caller.team
+    );
     if let Some(resource) = &need.resource {
         href.push_str("&resource=");
-        href.extend(url::form_urlencoded::byte_serialize(resource.as_str().as_bytes()));
+        href.extend(url::form_urlencoded::byte_serialize(
+            resource.as_str().as_bytes(),
+        ));
     }
-    let label = if connection.is_some() { "Reconnect" } else { "Connect" };
-    let look = if status == Status::Connected { Look::Plain } else { Look::Primary };
+    let label = if connection.is_some() {
+        "Reconnect"
+    } else {
+        "Connect"
+    };
+    let look = if status == Status::Connected {
+        Look::Plain
+    } else {
+        Look::Primary
+    };
     parts::card(
         &need.provider.display_name,
         html! {
@@ -202,12 +236,17 @@ fn facts(connection: &Connection) -> Vec<(&'static str, Markup)> {
     let first = connection.credentials.first();
     let renewal = match first {
         Some(c) if c.refresh_token_present => "by itself".to_owned(),
-        Some(c) => c.expires_at.map_or("not needed".to_owned(), |t| format!("not possible; ends {t}")),
+        Some(c) => c.expires_at.map_or("not needed".to_owned(), |t| {
+            format!("not possible; ends {t}")
+        }),
         None => "not possible".to_owned(),
     };
     rows.push(("Renewal", html! { (renewal) }));
     if let Some(ends) = first.and_then(|c| c.refresh_token_expires_at) {
-        rows.push(("Has to be renewed by you before", html! { (ends.to_string()) }));
+        rows.push((
+            "Has to be renewed by you before",
+            html! { (ends.to_string()) },
+        ));
     }
     if let Some(used) = connection.last_used_at {
         rows.push(("Last used", html! { (used.to_string()) }));
@@ -272,18 +311,28 @@ async fn disconnect(
         Ok(session) => session,
         Err(redirect) => return redirect,
     };
-    let Ok(Form(form)) = form else { return incomplete() };
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
     if let Err(page) = app.identity.check_form(&session, &headers, &form.csrf) {
         return page;
     }
-    let (Ok(provider), Ok(team)) = (ProviderName::parse(&form.provider), TeamName::parse(&form.team)) else {
+    let (Ok(provider), Ok(team)) = (
+        ProviderName::parse(&form.provider),
+        TeamName::parse(&form.team),
+    ) else {
         return incomplete();
     };
     let resource = match form.resource.as_deref().map(Url::parse).transpose() {
         Ok(resource) => resource,
         Err(_) => return incomplete(),
     };
-    let key = ConnectionKey { user: session.user.clone(), team, provider, resource };
+    let key = ConnectionKey {
+        user: session.user.clone(),
+        team,
+        provider,
+        resource,
+    };
     let party = crate::party::of(&app.registry, &app.catalog, &key.provider);
     match app.oauth.disconnect(&key, party.as_ref()).await {
         Ok(_) => Redirect::to("/connections").into_response(),
@@ -308,11 +357,15 @@ async fn revoke_agent(
         Ok(session) => session,
         Err(redirect) => return redirect,
     };
-    let Ok(Form(form)) = form else { return incomplete() };
+    let Ok(Form(form)) = form else {
+        return incomplete();
+    };
     if let Err(page) = app.identity.check_form(&session, &headers, &form.csrf) {
         return page;
     }
-    let Ok(client) = ClientId::parse(&form.client) else { return incomplete() };
+    let Ok(client) = ClientId::parse(&form.client) else {
+        return incomplete();
+    };
     match app.identity.revoke_agent(&session.caller, &client).await {
         Ok(_) => Redirect::to("/connections").into_response(),
         Err(error) => crate::http::failed(&error.to_string()),
@@ -320,5 +373,9 @@ async fn revoke_agent(
 }
 
 fn incomplete() -> Response {
-    countersign_pages::message(StatusCode::BAD_REQUEST, "That form is not complete", "Go back and try again.")
+    countersign_pages::message(
+        StatusCode::BAD_REQUEST,
+        "That form is not complete",
+        "Go back and try again.",
+    )
 }

@@ -28,7 +28,6 @@ pub fn router(app: &Arc<App>) -> Router {
         identity: app.identity.clone(),
         oauth: Arc::clone(&app.oauth),
         audit: Arc::clone(&app.audit),
-        catalog: Arc::clone(&app.catalog),
         public_url: app.public_url.clone(),
     };
     let pages = Router::new()
@@ -43,7 +42,11 @@ pub fn router(app: &Arc<App>) -> Router {
         .merge(api::router(api))
         .merge(pages)
         .fallback(|| async {
-            countersign_pages::message(StatusCode::NOT_FOUND, "Not found", "There is nothing at this address.")
+            countersign_pages::message(
+                StatusCode::NOT_FOUND,
+                "Not found",
+                "There is nothing at this address.",
+            )
         })
 }
 
@@ -69,7 +72,9 @@ pub async fn answer(
     if mcp::is_endpoint(request.uri().path()) {
         return Ok(mcp::answer(app, request).await.map(axum::body::Body::new));
     }
-    request.extensions_mut().insert(countersign_identity::ClientAddress(peer.ip()));
+    request
+        .extensions_mut()
+        .insert(countersign_identity::ClientAddress(peer.ip()));
     router.oneshot(request.map(axum::body::Body::new)).await
 }
 
@@ -81,5 +86,9 @@ pub(crate) fn store_failed(error: &StoreError) -> Response {
 
 /// The page for something that went wrong here.
 pub(crate) fn failed(text: &str) -> Response {
-    countersign_pages::message(StatusCode::SERVICE_UNAVAILABLE, "Something went wrong", text)
+    countersign_pages::message(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Something went wrong",
+        text,
+    )
 }

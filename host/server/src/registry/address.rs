@@ -1,8 +1,7 @@
 //! Addresses that administrators give: https unless loopback and allowed,
 //! nothing hidden in them, never Countersign itself.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
+use countersign_core::address::is_public;
 use countersign_core::hosts::is_loopback;
 use url::{Host, Url};
 
@@ -31,7 +30,10 @@ impl AddressRules {
             return refuse("is not a URL; write one like https://mcp.example.com/mcp".into());
         };
         if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
-            return refuse(format!("{:?} is not a web address; write https://…", url.scheme()));
+            return refuse(format!(
+                "{:?} is not a web address; write https://…",
+                url.scheme()
+            ));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return refuse("holds a user name or password; keep those in a secret".into());
@@ -40,9 +42,17 @@ impl AddressRules {
             return refuse("has a fragment (#…), which is never sent; leave it out".into());
         }
         if self.is_own(&url) {
-            return refuse("is Countersign itself; write the address of the server behind it".into());
+            return refuse(
+                "is Countersign itself; write the address of the server behind it".into(),
+            );
         }
         let listed = self.network.allows_private(&url);
+        if matches!(url.host(), Some(Host::Ipv4(ip)) if ip.is_link_local()) && !listed {
+            return refuse(
+                "is a link-local address, where clouds keep machine credentials; use another"
+                    .into(),
+            );
+        }
         if is_private(&url) && !listed {
             return refuse(format!(
                 "{} is a private address; an operator can allow it in countersign.toml: \
@@ -74,55 +84,20 @@ fn is_private(url: &Url) -> bool {
         Some(Host::Domain(name)) => {
             name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local")
         }
-        Some(Host::Ipv4(ip)) => is_private_ip(IpAddr::V4(ip)),
-        Some(Host::Ipv6(ip)) => is_private_ip(IpAddr::V6(ip)),
+        Some(Host::Ipv4(ip)) => !is_public(ip.into()),
+        Some(Host::Ipv6(ip)) => !is_public(ip.into()),
         None => true,
-    }
-}
-
-fn is_private_ip(ip: IpAddr) -> bool {
-    let four = |ip: Ipv4Addr| {
-        let [a, b, ..] = ip.octets();
-        ip.is_private()
-            || ip.is_loopback()
-            || ip.is_link_local()
-            || ip.is_unspecified()
-            || ip.is_broadcast()
-            || ip.is_multicast()
-            || ip.is_documentation()
-            || a == 0
-            || a >= 240
-            || (a == 100 && (64..128).contains(&b))
-            || (a == 198 && (18..20).contains(&b))
-    };
-    let six = |ip: Ipv6Addr| {
-        ip.to_ipv4().is_some_and(four)
-            || ip.is_loopback()
-            || ip.is_unspecified()
-            || ip.is_multicast()
-            || ip.is_unique_local()
-            || ip.is_unicast_link_local()
-    };
-    match ip {
-        IpAddr::V4(ip) => four(ip),
-        IpAddr::V6(ip) => six(ip),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::PrivateUpstream;
 
     #[test]
     fn an_address_is_https_unless_loopback_and_allowed() {
         let rules = AddressRules {
-            network: Network {
-                allow_private_upstreams: vec![
-                    PrivateUpstream::parse("127.0.0.1:*").unwrap(),
-                    PrivateUpstream::parse("10.0.0.5:8443").unwrap(),
-                ],
-            },
+            network: Network::of(&["127.0.0.1:*", "10.0.0.5:8443"]).unwrap(),
             public_url: Url::parse("https://gw.example.com").unwrap(),
             listen: "127.0.0.1:8700".parse().unwrap(),
         };
@@ -131,9 +106,13 @@ mod tests {
             ("http://127.0.0.1:9000/mcp", ""),
             ("https://10.0.0.5:8443/", ""),
             ("http://10.0.0.5:8443/", "must be https"),
-            ("https://10.0.0.5/", "allow_private_upstreams = [\"10.0.0.5:443\"]"),
-            ("http://localhost:9000/", "is a private address"),
-            ("https://169.254.169.254/latest", "is a private address"),
+            (
+                "https://10.0.0.5/",
+                "allow_private_upstreams = [\"10.0.0.5:443\"]",
+            ),
+            ("http://localhost:9000/", ""),
+            ("http://[::1]:9000/", "is a private address"),
+            ("https://169.254.169.254/latest", "link-local"),
             ("https://[::ffff:10.0.0.1]/", "is a private address"),
             ("https://[fd00::1]/", "is a private address"),
             ("http://api.example.com/", "must be https"),
@@ -150,7 +129,10 @@ mod tests {
         for (text, problem) in cases {
             match rules.check("url", text) {
                 Ok(_) => assert_eq!(problem, "", "{text} was accepted"),
-                Err(e) => assert!(!problem.is_empty() && e.to_string().contains(problem), "{text}: {e}"),
+                Err(e) => assert!(
+                    !problem.is_empty() && e.to_string().contains(problem),
+                    "{text}: {e}"
+                ),
             }
         }
     }

@@ -30,7 +30,9 @@ impl<'de> Deserialize<'de> for Strict {
                 Ok(Value::Number(v.into()))
             }
             fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Value, E> {
-                Number::from_f64(v).map(Value::Number).ok_or_else(|| E::custom("not a number"))
+                Number::from_f64(v)
+                    .map(Value::Number)
+                    .ok_or_else(|| E::custom("not a number"))
             }
             fn visit_str<E>(self, v: &str) -> Result<Value, E> {
                 Ok(Value::String(v.to_owned()))
@@ -53,7 +55,9 @@ impl<'de> Deserialize<'de> for Strict {
                 while let Some(name) = map.next_key::<String>()? {
                     if members.contains_key(&name) {
                         let name: String = name.chars().take(80).collect();
-                        return Err(A::Error::custom(format_args!("member {name:?} is given twice")));
+                        return Err(A::Error::custom(format_args!(
+                            "member {name:?} is given twice"
+                        )));
                     }
                     let Strict(value) = map.next_value()?;
                     members.insert(name, value);
@@ -73,7 +77,10 @@ pub fn strict_json(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     match serde_json::from_slice(body) {
         Ok(Strict(Value::Object(map))) => Ok(map),
         Ok(_) => Err(Refusal::invalid("body", "must be a JSON object")),
-        Err(e) => Err(Refusal::invalid("body", format!("is not acceptable JSON: {e}"))),
+        Err(e) => Err(Refusal::invalid(
+            "body",
+            format!("is not acceptable JSON: {e}"),
+        )),
     }
 }
 
@@ -86,13 +93,24 @@ pub fn from_json<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, Refu
         let path = e.path().to_string();
         let problem = e.into_inner().to_string();
         // For an unknown field serde's path is the object's, its text the field's.
-        let unknown = problem.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+        let unknown = problem
+            .strip_prefix("unknown field `")
+            .and_then(|rest| rest.split_once('`'));
         match unknown {
             Some((field, rest)) => {
-                let prefix = if path == "." { String::new() } else { format!("{path}.") };
+                let prefix = if path == "." {
+                    String::new()
+                } else {
+                    format!("{path}.")
+                };
                 let prefix = prefix.strip_suffix(&format!("{field}.")).unwrap_or(&prefix);
-                let known = rest.trim_start_matches(", expected ").trim_start_matches("one of ");
-                Refusal::invalid(format!("{prefix}{field}"), format!("is not a field here; there are {known}"))
+                let known = rest
+                    .trim_start_matches(", expected ")
+                    .trim_start_matches("one of ");
+                Refusal::invalid(
+                    format!("{prefix}{field}"),
+                    format!("is not a field here; there are {known}"),
+                )
             }
             None => Refusal::invalid(if path == "." { "body".to_owned() } else { path }, problem),
         }
@@ -118,7 +136,9 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
                 target.remove(&name);
             }
             Value::Object(patch) => {
-                let slot = target.entry(name).or_insert_with(|| Value::Object(Map::new()));
+                let slot = target
+                    .entry(name)
+                    .or_insert_with(|| Value::Object(Map::new()));
                 if !slot.is_object() {
                     *slot = Value::Object(Map::new());
                 }
@@ -139,11 +159,21 @@ mod tests {
 
     #[test]
     fn a_member_given_twice_is_refused_at_any_depth() {
-        for bad in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"b":1,"b":2}]}"#, "[]", "1", "{"] {
+        for bad in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"b":1,"b":2}]}"#,
+            "[]",
+            "1",
+            "{",
+        ] {
             assert!(strict_json(bad.as_bytes()).is_err(), "{bad}");
         }
         let good = r#"{"a":[1,-2,0.5,"x",null,true,{"b":{}}]}"#;
-        assert_eq!(serde_json::to_string(&strict_json(good.as_bytes()).unwrap()).unwrap(), good);
+        assert_eq!(
+            serde_json::to_string(&strict_json(good.as_bytes()).unwrap()).unwrap(),
+            good
+        );
     }
 
     #[test]
@@ -156,7 +186,11 @@ mod tests {
             (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
             (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
             (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
-            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (
+                r#"{"a":{"b":"c"}}"#,
+                r#"{"a":{"b":"d","c":null}}"#,
+                r#"{"a":{"b":"d"}}"#,
+            ),
             (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ];

@@ -10,7 +10,7 @@ use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete
 use countersign_core::preset::{Description, Preset};
 use countersign_core::provider::Provider;
 use countersign_presets::{
-    Approval, BindError, Catalog, CatalogEntry, CatalogEvent, EntryState, Inspection, Proposal,
+    Approval, BindError, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection, Proposal,
 };
 use serde::Serialize;
 
@@ -28,7 +28,11 @@ pub trait PresetHost: Send + Sync {
     ///
     /// # Errors
     /// [`BindError`]; the provider stays bound and serves as soon as it may.
-    fn bind(&self, provider: &Provider, approvals: &[Approval]) -> Result<Arc<dyn Preset>, BindError>;
+    fn bind(
+        &self,
+        provider: &Provider,
+        approvals: &[Approval],
+    ) -> Result<Arc<dyn Preset>, BindError>;
     /// See [`Catalog::unbind`].
     fn unbind(&self, provider: &ProviderName);
     /// See [`Catalog::current`].
@@ -46,7 +50,11 @@ pub trait PresetHost: Send + Sync {
 }
 
 impl PresetHost for Catalog {
-    fn bind(&self, provider: &Provider, approvals: &[Approval]) -> Result<Arc<dyn Preset>, BindError> {
+    fn bind(
+        &self,
+        provider: &Provider,
+        approvals: &[Approval],
+    ) -> Result<Arc<dyn Preset>, BindError> {
         Catalog::bind(self, provider, approvals)
     }
     fn unbind(&self, provider: &ProviderName) {
@@ -72,9 +80,9 @@ pub struct PresetView {
     /// Its name.
     pub name: String,
     /// The newest version in the catalog.
-    pub version: String,
-    /// SHA-256 of the component.
-    pub digest: String,
+    pub version: Option<String>,
+    /// SHA-256 of the component; absent if none may serve.
+    pub digest: Option<String>,
     /// The file in the catalog.
     pub file: String,
     /// `loaded`, `needs_settings` or `refused`.
@@ -118,8 +126,12 @@ impl Registry {
     #[must_use]
     pub fn presets(&self) -> Vec<PresetView> {
         let snapshot = self.snapshot();
-        let mut views: Vec<_> =
-            self.presets.list().into_iter().map(|entry| self.preset_view(entry, &snapshot)).collect();
+        let mut views: Vec<_> = self
+            .presets
+            .list()
+            .into_iter()
+            .map(|entry| self.preset_view(entry, &snapshot))
+            .collect();
         views.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         views
     }
@@ -128,33 +140,44 @@ impl Registry {
     #[must_use]
     pub fn preset(&self, name_or_file: &str) -> Option<(PresetView, Inspection)> {
         let inspection = self.presets.inspect(name_or_file)?;
-        Some((self.preset_view(inspection.entry.clone(), &self.snapshot()), inspection))
+        Some((
+            self.preset_view(inspection.entry.clone(), &self.snapshot()),
+            inspection,
+        ))
     }
 
     fn preset_view(&self, entry: CatalogEntry, snapshot: &Snapshot) -> PresetView {
         let mut providers: Vec<_> = snapshot
             .providers
             .values()
-            .filter(|p| p.value.preset.as_str() == entry.name)
+            .filter(|p| Some(&p.value.preset) == entry.preset.as_ref())
             .map(|p| p.value.name.clone())
             .collect();
         providers.sort();
-        let waiting = providers.iter().filter(|p| self.presets.pending(p).is_some()).map(ToString::to_string);
+        let waiting = providers
+            .iter()
+            .filter(|p| self.presets.pending(p).is_some())
+            .map(ToString::to_string);
         let (state, reason) = match &entry.state {
-            EntryState::Loaded => ("loaded", None),
-            EntryState::NeedsSettings { reason } => ("needs_settings", Some(reason.clone())),
-            EntryState::Refused { reason } => ("refused", Some(reason.clone())),
+            FileState::Loaded => ("loaded", None),
+            FileState::NeedsSettings { reason } => ("needs_settings", Some(reason.clone())),
+            FileState::Refused { reason } => ("refused", Some(reason.clone())),
         };
         PresetView {
-            version: entry.version.to_string(),
-            digest: entry.digest.to_string(),
-            file: entry.file,
+            version: entry.version,
+            digest: entry.digest.map(|d| d.to_string()),
             state: state.to_owned(),
             reason,
-            enabled: PresetName::parse(&entry.name).is_ok_and(|n| snapshot.is_enabled(&n)),
+            enabled: entry
+                .preset
+                .as_ref()
+                .is_some_and(|n| snapshot.is_enabled(n)),
             waiting: waiting.collect(),
             providers: providers.iter().map(ToString::to_string).collect(),
-            name: entry.name,
+            name: entry
+                .preset
+                .map_or_else(|| entry.file.clone(), String::from),
+            file: entry.file,
         }
     }
 
@@ -166,20 +189,26 @@ impl Registry {
         let _writing = self.writing.lock().await;
         let resource = format!("preset:{}", super::text::cut(name));
         let work = async {
-            let entry = self.catalog_entry(name)?;
-            let preset = PresetName::parse(&entry.name).map_err(|e| Refusal::name("name", &e))?;
-            caller.permissions.demand("preset_enable", Some(preset.as_str()))?;
+            let (entry, preset) = self.catalog_entry(name)?;
+            caller
+                .permissions
+                .demand("preset_enable", Some(preset.as_str()))?;
             self.demand_signature_policy()?;
-            if let EntryState::Refused { reason } = &entry.state {
-                return Err(Refusal::invalid("name", format!("the component {} was refused: {reason}", entry.file)));
+            if let FileState::Refused { reason } = &entry.state {
+                return Err(Refusal::invalid(
+                    "name",
+                    format!("the component {} was refused: {reason}", entry.file),
+                ));
             }
             self.store_enablement(caller, &preset, true).await?;
             self.bind_those_of(&preset).await;
-            let detail = format!("{} {}", entry.file, entry.digest);
+            let digest = entry.digest.map_or_else(String::new, |d| d.to_string());
+            let detail = format!("{} {digest}", entry.file);
             Ok((preset, detail))
         };
         let result = work.await;
-        self.conclude(caller, "preset.enable", resource, result).await
+        self.conclude(caller, "preset.enable", resource, result)
+            .await
     }
 
     /// Takes a preset away from providers: their calls fail until it is
@@ -193,24 +222,37 @@ impl Registry {
         let work = async {
             let snapshot = self.snapshot();
             // One that was taken out of the catalog can still be disabled.
-            let preset = match PresetName::parse(name).ok().filter(|n| snapshot.enablements.contains_key(n)) {
+            let preset = match PresetName::parse(name)
+                .ok()
+                .filter(|n| snapshot.enablements.contains_key(n))
+            {
                 Some(preset) => preset,
-                None => PresetName::parse(&self.catalog_entry(name)?.name)
-                    .map_err(|e| Refusal::name("name", &e))?,
+                None => self.catalog_entry(name)?.1,
             };
-            caller.permissions.demand("preset_enable", Some(preset.as_str()))?;
+            caller
+                .permissions
+                .demand("preset_enable", Some(preset.as_str()))?;
             self.store_enablement(caller, &preset, false).await?;
             let mut used = Vec::new();
-            for provider in snapshot.providers.values().filter(|p| p.value.preset == preset) {
+            for provider in snapshot
+                .providers
+                .values()
+                .filter(|p| p.value.preset == preset)
+            {
                 self.unbind(&provider.value.name).await;
                 used.push(provider.value.name.to_string());
             }
             used.sort();
-            let detail = if used.is_empty() { String::new() } else { format!("used by {}", used.join(", ")) };
+            let detail = if used.is_empty() {
+                String::new()
+            } else {
+                format!("used by {}", used.join(", "))
+            };
             Ok((preset, detail))
         };
         let result = work.await;
-        self.conclude(caller, "preset.disable", resource, result).await
+        self.conclude(caller, "preset.disable", resource, result)
+            .await
     }
 
     /// Approves what waits: of one provider, or of all that use the preset.
@@ -226,18 +268,29 @@ impl Registry {
         let _writing = self.writing.lock().await;
         let resource = format!("preset:{}", super::text::cut(name));
         let work = async {
-            let entry = self.catalog_entry(name)?;
-            let preset = PresetName::parse(&entry.name).map_err(|e| Refusal::name("name", &e))?;
-            caller.permissions.demand("preset_approve", Some(preset.as_str()))?;
+            let (_, preset) = self.catalog_entry(name)?;
+            caller
+                .permissions
+                .demand("preset_approve", Some(preset.as_str()))?;
             let snapshot = self.snapshot();
             self.demand_usable(&preset, &snapshot)?;
-            let approved = self.approve_those_of(caller, &preset, provider, &snapshot).await?;
-            let detail: Vec<_> = approved.iter().map(|a| format!("{} {} {}", a.provider, a.version, a.hash)).collect();
-            let detail = if detail.is_empty() { "nothing waited".into() } else { detail.join("; ") };
+            let approved = self
+                .approve_those_of(caller, &preset, provider, &snapshot)
+                .await?;
+            let detail: Vec<_> = approved
+                .iter()
+                .map(|a| format!("{} {} {}", a.provider, a.version, a.hash))
+                .collect();
+            let detail = if detail.is_empty() {
+                "nothing waited".into()
+            } else {
+                detail.join("; ")
+            };
             Ok((approved, detail))
         };
         let result = work.await;
-        self.conclude(caller, "preset.approve", resource, result).await
+        self.conclude(caller, "preset.approve", resource, result)
+            .await
     }
 
     async fn approve_those_of(
@@ -255,7 +308,10 @@ impl Registry {
             .collect();
         providers.sort_by(|a, b| a.name.cmp(&b.name));
         if let (Some(only), true) = (only, providers.is_empty()) {
-            let known = snapshot.providers.values().filter(|p| p.value.preset == *preset);
+            let known = snapshot
+                .providers
+                .values()
+                .filter(|p| p.value.preset == *preset);
             return Err(Refusal::Unknown {
                 field: "provider".into(),
                 what: "provider",
@@ -265,14 +321,16 @@ impl Registry {
         }
         let mut approved = Vec::new();
         for provider in providers {
-            let Some(proposal) = self.proposal(provider, snapshot).await? else { continue };
+            let Some(proposal) = self.proposal(provider, snapshot).await? else {
+                continue;
+            };
             let writes = self.approve_writes(caller, provider, &proposal.approval, snapshot)?;
             self.world.records.write(writes).await?;
             self.refresh().await?;
             self.bind(provider, &self.snapshot()).await;
             approved.push(Approved {
                 provider: provider.name.to_string(),
-                version: proposal.version.to_string(),
+                version: proposal.version,
                 added: proposal.difference.added,
                 removed: proposal.difference.removed,
                 hash: proposal.approval.hash().to_string(),
@@ -283,26 +341,40 @@ impl Registry {
 
     /// Keeps and records what the catalog did by itself. An approval that a
     /// swap to the same or less made is stored, so that it holds after a
-    /// restart.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the store.
-    pub async fn follow(&self, event: CatalogEvent) -> Result<(), StoreError> {
+    /// restart; if it cannot be stored, the next start asks again.
+    pub async fn follow(&self, event: CatalogEvent) {
+        if let Err(error) = self.keep(event).await {
+            tracing::error!(%error, "what the catalog did could not be recorded");
+        }
+    }
+
+    async fn keep(&self, event: CatalogEvent) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
         let now = self.world.clock.now();
         let audit = match event {
             CatalogEvent::Loaded { file, digest } => {
-                AuditEvent::new(now, "preset.loaded", Outcome::Allowed).on(format!("file:{file}")).detail(digest.to_string())
+                AuditEvent::new(now, "preset.loaded", Outcome::Allowed)
+                    .on(format!("file:{file}"))
+                    .detail(digest.to_string())
             }
             CatalogEvent::Refused { file, reason } => {
-                AuditEvent::new(now, "preset.refused", Outcome::Denied).on(format!("file:{file}")).detail(reason)
+                AuditEvent::new(now, "preset.refused", Outcome::Denied)
+                    .on(format!("file:{file}"))
+                    .detail(reason)
             }
             CatalogEvent::Removed { file } => {
                 AuditEvent::new(now, "preset.removed", Outcome::Allowed).on(format!("file:{file}"))
             }
-            CatalogEvent::Swapped { provider, from, to, automatic } => {
+            CatalogEvent::Swapped {
+                provider,
+                from,
+                to,
+                automatic,
+            } => {
                 let snapshot = self.snapshot();
-                if let (Some(approval), Some(stored)) = (automatic, snapshot.providers.get(&provider)) {
+                if let (Some(approval), Some(stored)) =
+                    (automatic, snapshot.providers.get(&provider))
+                {
                     let writes = approval_writes(None, now, &stored.value, &approval, &snapshot)?;
                     self.world.records.write(writes).await?;
                     self.refresh().await?;
@@ -312,28 +384,38 @@ impl Registry {
                     .on(format!("provider:{provider}"))
                     .detail(format!("from {from} to {to}"))
             }
-            CatalogEvent::Pending { provider, proposal } => {
+            CatalogEvent::Pending { proposal } => {
                 let added = proposal.difference.added.join(", ");
                 AuditEvent::new(now, "preset.waiting", Outcome::Pending)
-                    .on(format!("provider:{provider}"))
-                    .detail(format!("{} {} wants: {added}", proposal.file, proposal.digest))
+                    .on(format!("provider:{}", proposal.provider))
+                    .detail(format!(
+                        "{} {} wants: {added}",
+                        proposal.file, proposal.approval.digest
+                    ))
             }
         };
         self.world.audit.record(audit).await
     }
 
-    pub(super) fn demand_usable(&self, preset: &PresetName, snapshot: &Snapshot) -> Result<(), Refusal> {
+    pub(super) fn demand_usable(
+        &self,
+        preset: &PresetName,
+        snapshot: &Snapshot,
+    ) -> Result<(), Refusal> {
         self.demand_signature_policy()?;
         if snapshot.is_enabled(preset) {
             return Ok(());
         }
-        let mut known: Vec<_> = self.presets.list().into_iter().map(|e| e.name).collect();
-        known.sort();
-        known.dedup();
+        let known = self.catalog_names();
         if known.iter().any(|n| n == preset.as_str()) {
             return Err(Refusal::PresetNotEnabled(preset.to_string()));
         }
-        Err(Refusal::Unknown { field: "preset".into(), what: "preset", name: preset.to_string(), known })
+        Err(Refusal::Unknown {
+            field: "preset".into(),
+            what: "preset",
+            name: preset.to_string(),
+            known,
+        })
     }
 
     /// Signatures can't be verified yet, so demanding them means: none is good.
@@ -348,17 +430,31 @@ impl Registry {
         ))
     }
 
-    fn catalog_entry(&self, name_or_file: &str) -> Result<CatalogEntry, Refusal> {
-        if let Some(inspection) = self.presets.inspect(name_or_file) {
-            return Ok(inspection.entry);
+    fn catalog_entry(&self, name_or_file: &str) -> Result<(CatalogEntry, PresetName), Refusal> {
+        let entry = self.presets.inspect(name_or_file).map(|i| i.entry);
+        match entry.and_then(|e| e.preset.clone().map(|p| (e, p))) {
+            Some(found) => Ok(found),
+            None => Err(Refusal::NotFound {
+                what: "preset",
+                name: super::text::cut(name_or_file),
+                known: self.catalog_names(),
+            }),
         }
-        let mut known: Vec<_> = self.presets.list().into_iter().map(|e| e.name).collect();
-        known.sort();
-        known.dedup();
-        Err(Refusal::NotFound { what: "preset", name: super::text::cut(name_or_file), known })
     }
 
-    async fn store_enablement(&self, caller: &Caller, preset: &PresetName, enabled: bool) -> Result<(), Refusal> {
+    /// Names of the presets in the catalog, in order.
+    pub(crate) fn catalog_names(&self) -> Vec<String> {
+        let names = self.presets.list().into_iter().filter_map(|e| e.preset);
+        let names: std::collections::BTreeSet<_> = names.map(String::from).collect();
+        names.into_iter().collect()
+    }
+
+    async fn store_enablement(
+        &self,
+        caller: &Caller,
+        preset: &PresetName,
+        enabled: bool,
+    ) -> Result<(), Refusal> {
         let snapshot = self.snapshot();
         let document = Enablement {
             preset: preset.clone(),
@@ -366,9 +462,15 @@ impl Registry {
             by: caller.user.clone(),
             at: self.world.clock.now(),
         };
-        let expect = snapshot.enablements.get(preset).map_or(Expect::Absent, |e| Expect::At(e.revision));
+        let expect = snapshot
+            .enablements
+            .get(preset)
+            .map_or(Expect::Absent, |e| Expect::At(e.revision));
         let key = RecordKey::new(Kind::Preset, preset.as_str());
-        self.world.records.write(vec![put(key, expect, &document)?]).await?;
+        self.world
+            .records
+            .write(vec![put(key, expect, &document)?])
+            .await?;
         self.refresh().await?;
         Ok(())
     }
@@ -383,12 +485,15 @@ impl Registry {
         match self.bind_now(provider.clone(), snapshot).await {
             Ok(()) => Ok(None),
             Err(BindError::NeedsApproval(proposal)) => Ok(Some(*proposal)),
-            Err(BindError::UnknownPreset) => {
-                self.catalog_entry(provider.preset.as_str()).map(|_| None)
-            }
-            Err(BindError::Refused(reason)) => Err(Refusal::invalid(
+            Err(BindError::Unknown(name)) => Err(Refusal::Unknown {
+                field: "preset".into(),
+                what: "preset",
+                name: name.to_string(),
+                known: self.catalog_names(),
+            }),
+            Err(BindError::Refused { preset, reason }) => Err(Refusal::invalid(
                 "settings",
-                format!("the preset {} refuses this provider: {reason}", provider.preset),
+                format!("the preset {preset} cannot serve this provider: {reason}"),
             )),
         }
     }
@@ -400,7 +505,13 @@ impl Registry {
         approval: &Approval,
         snapshot: &Snapshot,
     ) -> Result<Vec<Write>, StoreError> {
-        approval_writes(Some(caller), self.world.clock.now(), provider, approval, snapshot)
+        approval_writes(
+            Some(caller),
+            self.world.clock.now(),
+            provider,
+            approval,
+            snapshot,
+        )
     }
 
     /// Binds every stored provider whose preset is enabled.
@@ -413,7 +524,11 @@ impl Registry {
 
     async fn bind_those_of(&self, preset: &PresetName) {
         let snapshot = self.snapshot();
-        for provider in snapshot.providers.values().filter(|p| p.value.preset == *preset) {
+        for provider in snapshot
+            .providers
+            .values()
+            .filter(|p| p.value.preset == *preset)
+        {
             self.bind(&provider.value, &snapshot).await;
         }
     }
@@ -431,10 +546,17 @@ impl Registry {
     }
 
     async fn bind_now(&self, provider: Provider, snapshot: &Snapshot) -> Result<(), BindError> {
-        let presets = Arc::clone(&self.presets);
+        let (presets, name) = (Arc::clone(&self.presets), provider.preset.clone());
         let approvals = snapshot.approvals_of(&provider.name);
-        let bound = tokio::task::spawn_blocking(move || presets.bind(&provider, &approvals).map(|_| ()));
-        bound.await.unwrap_or_else(|e| Err(BindError::Refused(format!("binding it failed: {e}"))))
+        let bound =
+            tokio::task::spawn_blocking(move || presets.bind(&provider, &approvals).map(|_| ()));
+        match bound.await {
+            Ok(bound) => bound,
+            Err(e) => Err(BindError::Refused {
+                preset: name,
+                reason: format!("loading it failed: {e}"),
+            }),
+        }
     }
 
     pub(super) async fn unbind(&self, provider: &ProviderName) {
@@ -444,9 +566,25 @@ impl Registry {
         }
     }
 
+    /// A provider with the preset version in force for it, if there are both.
+    #[must_use]
+    pub fn party(&self, name: &ProviderName) -> Option<countersign_oauth::Party> {
+        let provider = Arc::clone(self.current().provider(name)?);
+        Some(countersign_oauth::Party {
+            provider,
+            preset: self.presets.current(name)?,
+        })
+    }
+
+    /// Whether a version of the provider's preset waits for an approval.
+    #[must_use]
+    pub fn is_waiting(&self, provider: &ProviderName) -> bool {
+        self.presets.pending(provider).is_some()
+    }
+
     /// What the provider's preset says: under its settings if it serves, else
     /// without settings.
-    pub(super) fn description_of(&self, provider: &Provider) -> Option<Description> {
+    pub(crate) fn description_of(&self, provider: &Provider) -> Option<Description> {
         match self.presets.current(&provider.name) {
             Some(preset) => Some(preset.description().clone()),
             None => self.presets.describe(provider.preset.as_str()),
@@ -470,7 +608,10 @@ fn approval_writes(
         at,
     };
     let mut writes = vec![put(record.key(), Expect::Anything, &record)?];
-    let old = snapshot.approvals.get(&provider.name).map_or(&[][..], Vec::as_slice);
+    let old = snapshot
+        .approvals
+        .get(&provider.name)
+        .map_or(&[][..], Vec::as_slice);
     let others: Vec<_> = old.iter().filter(|a| a.value.hash != record.hash).collect();
     let surplus = (others.len() + 1).saturating_sub(KEPT);
     for oldest in others.into_iter().take(surplus) {

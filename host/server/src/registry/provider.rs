@@ -129,18 +129,31 @@ pub(super) fn check(
 ) -> Result<Provider, Refusal> {
     let name = ProviderName::parse(&input.name).map_err(|e| Refusal::name("name", &e))?;
     if input.preset.is_empty() {
-        return Err(Refusal::invalid("preset", "is required; `countersign preset list` shows what there is"));
+        return Err(Refusal::invalid(
+            "preset",
+            "is required; `countersign preset list` shows what there is",
+        ));
     }
     let preset = PresetName::parse(&input.preset).map_err(|e| Refusal::name("preset", &e))?;
     let endpoint = |field: &str, value: &Option<String>| {
-        value.as_deref().filter(|v| !v.is_empty()).map(|v| around.addresses.check(field, v)).transpose()
+        value
+            .as_deref()
+            .filter(|v| !v.is_empty())
+            .map(|v| around.addresses.check(field, v))
+            .transpose()
     };
     let client_id = text::line("client_id", &input.client_id, 512)?;
     if client_id.is_empty() {
-        return Err(Refusal::invalid("client_id", "is required; the provider's console shows it"));
+        return Err(Refusal::invalid(
+            "client_id",
+            "is required; the provider's console shows it",
+        ));
     }
     let grant_types = grant_types(input.grant_types)?;
-    let pkce = around.description.and_then(|d| d.authorization.as_ref()).map(|a| &a.pkce);
+    let pkce = around
+        .description
+        .and_then(|d| d.authorization.as_ref())
+        .map(|a| &a.pkce);
     let provider = Provider {
         display_name: text::display_name(input.display_name.as_deref(), &input.name)?,
         authorization_endpoint: endpoint("authorization_endpoint", &input.authorization_endpoint)?,
@@ -152,11 +165,24 @@ pub(super) fn check(
         )?,
         grant_types,
         token_endpoint_auth_method: input.token_endpoint_auth_method,
-        client_secret_ref: secret_ref("client_secret_ref", input.client_secret_ref.as_deref(), around.snapshot)?,
-        private_key_ref: secret_ref("private_key_ref", input.private_key_ref.as_deref(), around.snapshot)?,
+        client_secret_ref: secret_ref(
+            "client_secret_ref",
+            input.client_secret_ref.as_deref(),
+            around.snapshot,
+        )?,
+        private_key_ref: secret_ref(
+            "private_key_ref",
+            input.private_key_ref.as_deref(),
+            around.snapshot,
+        )?,
         scopes: scopes("scopes", input.scopes.as_deref().unwrap_or_default())?,
-        require_pkce: input.require_pkce.unwrap_or(pkce != Some(&Pkce::Unsupported)),
-        audience_hosts: hosts("audience_hosts", input.audience_hosts.as_deref().unwrap_or_default())?,
+        require_pkce: input
+            .require_pkce
+            .unwrap_or(pkce != Some(&Pkce::Unsupported)),
+        audience_hosts: hosts(
+            "audience_hosts",
+            input.audience_hosts.as_deref().unwrap_or_default(),
+        )?,
         resource: resource(input.resource.as_deref())?,
         audience: input
             .audience
@@ -195,14 +221,17 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
             "require_pkce",
             "must be true for a public client (token_endpoint_auth_method none): nothing else protects it",
         )),
-        Some(Method::PrivateKeyJwt) if !key => {
-            Err(Refusal::invalid("private_key_ref", "is required for private_key_jwt"))
-        }
-        Some(Method::ClientSecretBasic | Method::ClientSecretPost) if !secret => Err(Refusal::invalid(
-            "client_secret_ref",
-            "is required for this token_endpoint_auth_method; set the secret with \
-             `countersign secret set NAME` and name it here",
+        Some(Method::PrivateKeyJwt) if !key => Err(Refusal::invalid(
+            "private_key_ref",
+            "is required for private_key_jwt",
         )),
+        Some(Method::ClientSecretBasic | Method::ClientSecretPost) if !secret => {
+            Err(Refusal::invalid(
+                "client_secret_ref",
+                "is required for this token_endpoint_auth_method; set the secret with \
+             `countersign secret set NAME` and name it here",
+            ))
+        }
         Some(Method::ClientSecretBasic | Method::ClientSecretPost) if key => Err(Refusal::invalid(
             "private_key_ref",
             "is only used with token_endpoint_auth_method private_key_jwt",
@@ -213,11 +242,16 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
         )),
         _ => Ok(()),
     }?;
-    let pkce = described.and_then(|d| d.authorization.as_ref()).map(|a| &a.pkce);
+    let pkce = described
+        .and_then(|d| d.authorization.as_ref())
+        .map(|a| &a.pkce);
     if p.require_pkce && pkce == Some(&Pkce::Unsupported) {
         return Err(Refusal::invalid(
             "require_pkce",
-            format!("is true, but the preset {} says that this provider knows no PKCE", p.preset),
+            format!(
+                "is true, but the preset {} says that this provider knows no PKCE",
+                p.preset
+            ),
         ));
     }
     let has = |grant: &GrantType| p.grant_types.contains(grant);
@@ -228,9 +262,14 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
             "is required for the device_code grant; the preset has none",
         ));
     }
-    let Some(described) = described else { return Ok(()) };
+    let Some(described) = described else {
+        return Ok(());
+    };
     let browser = has(&GrantType::AuthorizationCode);
-    let no_page = described.authorization.as_ref().is_none_or(|a| a.endpoint.is_empty());
+    let no_page = described
+        .authorization
+        .as_ref()
+        .is_none_or(|a| a.endpoint.is_empty());
     if browser && p.authorization_endpoint.is_none() && no_page {
         return Err(Refusal::invalid(
             "authorization_endpoint",
@@ -271,19 +310,29 @@ fn grant_types(given: Option<Vec<GrantType>>) -> Result<Vec<GrantType>, Refusal>
 }
 
 fn timeout(given: Option<&str>) -> Result<Duration, Refusal> {
-    let Some(text) = given else { return Ok(DEFAULT_TIMEOUT) };
+    let Some(text) = given else {
+        return Ok(DEFAULT_TIMEOUT);
+    };
     duration_text::parse(text)
         .filter(|d| (Duration::from_secs(1)..=Duration::from_secs(120)).contains(d))
         .ok_or_else(|| {
-            Refusal::invalid("request_timeout", format!("{text:?} is not a time from 1s to 2m, written like \"30s\""))
+            Refusal::invalid(
+                "request_timeout",
+                format!("{text:?} is not a time from 1s to 2m, written like \"30s\""),
+            )
         })
 }
 
 fn resource(given: Option<&str>) -> Result<Option<url::Url>, Refusal> {
-    let Some(text) = given.filter(|t| !t.is_empty()) else { return Ok(None) };
+    let Some(text) = given.filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
     match url::Url::parse(text) {
         Ok(url) if url.fragment().is_none() => Ok(Some(url)),
-        _ => Err(Refusal::invalid("resource", "must be an absolute URI without a fragment (RFC 8707 §2)")),
+        _ => Err(Refusal::invalid(
+            "resource",
+            "must be an absolute URI without a fragment (RFC 8707 §2)",
+        )),
     }
 }
 
@@ -293,7 +342,9 @@ pub(super) fn secret_ref(
     name: Option<&str>,
     snapshot: &Snapshot,
 ) -> Result<Option<SecretName>, Refusal> {
-    let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(None) };
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
     let name = SecretName::parse(name).map_err(|e| Refusal::Invalid {
         field: field.to_owned(),
         // What was given may be the secret itself, pasted into the wrong place.
@@ -315,7 +366,8 @@ pub(super) fn scopes(field: &str, given: &[String]) -> Result<ScopeSet, Refusal>
     given
         .iter()
         .map(|s| {
-            Scope::parse(s).map_err(|e| Refusal::invalid(field, format!("{:?} is {e}", text::cut(s))))
+            Scope::parse(s)
+                .map_err(|e| Refusal::invalid(field, format!("{:?} is {e}", text::cut(s))))
         })
         .collect()
 }

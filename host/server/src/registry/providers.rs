@@ -7,6 +7,7 @@ use countersign_core::connection::Connection;
 use countersign_core::names::ProviderName;
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete, parse, put};
 use countersign_core::provider::Provider;
+use countersign_core::time::Timestamp;
 use serde_json::{Map, Value};
 
 use super::provider::{ProviderInput, Surroundings, check, moves_secret};
@@ -21,24 +22,44 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn create_provider(&self, caller: &Caller, input: ProviderInput) -> Result<Arc<Provider>, Refusal> {
+    pub async fn create_provider(
+        &self,
+        caller: &Caller,
+        input: ProviderInput,
+    ) -> Result<Arc<Provider>, Refusal> {
         let _writing = self.writing.lock().await;
         let resource = format!("provider:{}", super::text::cut(&input.name));
         let work = async {
-            caller.permissions.demand("provider_create", Some(&input.name))?;
+            caller
+                .permissions
+                .demand("provider_create", Some(&input.name))?;
             let snapshot = self.snapshot();
             let now = self.world.clock.now();
-            let provider = self.checked_provider(input, &snapshot, now, now)?;
+            let provider = self.checked_provider(input, &snapshot, None, now)?;
             if snapshot.providers.contains_key(&provider.name) {
-                return Err(Refusal::Exists { what: "provider", name: provider.name.to_string() });
+                return Err(Refusal::Exists {
+                    what: "provider",
+                    name: provider.name.to_string(),
+                });
             }
             demand_secrets(caller, &provider)?;
-            let provider = self.store_provider(caller, provider, None, &snapshot).await?;
-            let detail = format!("preset {}", provider.preset);
+            let (provider, approval) = self
+                .store_provider(caller, provider, None, &snapshot)
+                .await?;
+            let detail = format!("preset {}{approval}", provider.preset);
             Ok((provider, detail))
         };
         let result = work.await;
-        self.conclude(caller, "provider.create", resource, result).await
+        self.conclude(caller, "provider.create", resource, result)
+            .await
+    }
+
+    /// One provider.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with those there are.
+    pub fn find_provider(&self, name: &str) -> Result<Arc<Provider>, Refusal> {
+        find(&self.snapshot(), name).map(|stored| Arc::clone(&stored.value))
     }
 
     /// Changes a provider by a JSON merge patch.
@@ -60,19 +81,25 @@ impl Registry {
             let old = Arc::clone(&existing.value);
             let input = patch::merged(&ProviderInput::from(old.as_ref()), patch)?;
             if input.name != old.name.as_str() {
-                return Err(Refusal::Immutable { what: "provider", field: "name" });
+                return Err(Refusal::Immutable {
+                    what: "provider",
+                    field: "name",
+                });
             }
             let now = self.world.clock.now();
-            let provider = self.checked_provider(input, &snapshot, old.created_at, now)?;
+            let provider = self.checked_provider(input, &snapshot, Some(&old), now)?;
             if moves_secret(&old, &provider) {
                 demand_secrets(caller, &provider)?;
             }
-            let detail = changed_fields(old.as_ref(), &provider);
-            let provider = self.store_provider(caller, provider, Some(existing), &snapshot).await?;
-            Ok((provider, detail))
+            let changed = changed_fields(old.as_ref(), &provider);
+            let (provider, approval) = self
+                .store_provider(caller, provider, Some(existing), &snapshot)
+                .await?;
+            Ok((provider, format!("{changed}{approval}")))
         };
         let result = work.await;
-        self.conclude(caller, "provider.update", resource, result).await
+        self.conclude(caller, "provider.update", resource, result)
+            .await
     }
 
     /// Deletes a provider; with `force` also one that servers are attached to
@@ -80,7 +107,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn delete_provider(&self, caller: &Caller, name: &str, force: bool) -> Result<(), Refusal> {
+    pub async fn delete_provider(
+        &self,
+        caller: &Caller,
+        name: &str,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let _writing = self.writing.lock().await;
         let resource = format!("provider:{}", super::text::cut(name));
         let work = async {
@@ -88,9 +120,14 @@ impl Registry {
             let snapshot = self.snapshot();
             let existing = find(&snapshot, name)?;
             let provider = &existing.value;
-            let connections = self.connections_where(|c| c.provider == provider.name).await?;
-            let mut by: Vec<_> =
-                snapshot.attached(&provider.name).iter().map(|s| format!("server {}", s.name)).collect();
+            let connections = self
+                .connections_where(|c| c.provider == provider.name)
+                .await?;
+            let mut by: Vec<_> = snapshot
+                .attached(&provider.name)
+                .iter()
+                .map(|s| format!("server {}", s.name))
+                .collect();
             if !connections.is_empty() {
                 by.push(format!("{} connections", connections.len()));
             }
@@ -115,19 +152,24 @@ impl Registry {
             self.refresh().await?;
             self.unbind(&provider.name).await;
             self.erase(connections).await?;
-            let detail = if by.is_empty() { String::new() } else { format!("was in use by {}", by.join(", ")) };
+            let detail = if by.is_empty() {
+                String::new()
+            } else {
+                format!("was in use by {}", by.join(", "))
+            };
             Ok(((), detail))
         };
         let result = work.await;
-        self.conclude(caller, "provider.delete", resource, result).await
+        self.conclude(caller, "provider.delete", resource, result)
+            .await
     }
 
     fn checked_provider(
         &self,
         input: ProviderInput,
         snapshot: &Snapshot,
-        created_at: countersign_core::time::Timestamp,
-        now: countersign_core::time::Timestamp,
+        old: Option<&Provider>,
+        now: Timestamp,
     ) -> Result<Provider, Refusal> {
         let description = self.presets.describe(&input.preset);
         let around = Surroundings {
@@ -135,8 +177,11 @@ impl Registry {
             snapshot,
             description: description.as_ref(),
         };
-        let provider = check(input, &around, created_at, now)?;
-        self.demand_usable(&provider.preset, snapshot)?;
+        let provider = check(input, &around, old.map_or(now, |o| o.created_at), now)?;
+        // A preset that was taken away keeps nobody from, say, disabling what used it.
+        if old.is_none_or(|o| o.preset != provider.preset) {
+            self.demand_usable(&provider.preset, snapshot)?;
+        }
         self.secret_bindings(&provider, snapshot, description.as_ref())?;
         Ok(provider)
     }
@@ -155,9 +200,17 @@ impl Registry {
             let values = Values::resolve(description, &provider.settings, &[]).ok()?;
             endpoint(description.token_endpoint.as_ref()?, values.variables()).ok()
         };
-        let Some(url) = provider.token_endpoint.clone().or_else(described) else { return Ok(()) };
-        let Some(name) = &provider.client_secret_ref else { return Ok(()) };
-        let bound = snapshot.secrets.get(name).map(|s| s.value.hosts.as_slice()).unwrap_or_default();
+        let Some(url) = provider.token_endpoint.clone().or_else(described) else {
+            return Ok(());
+        };
+        let Some(name) = &provider.client_secret_ref else {
+            return Ok(());
+        };
+        let bound = snapshot
+            .secrets
+            .get(name)
+            .map(|s| s.value.hosts.as_slice())
+            .unwrap_or_default();
         if bound.is_empty() || bound.iter().any(|h| h.matches(&url)) {
             return Ok(());
         }
@@ -167,33 +220,54 @@ impl Registry {
             format!(
                 "the secret {name} may only be sent to {}, but the token endpoint is at {}",
                 hosts.join(", "),
-                url.host_str().unwrap_or_default()
+                super::text::host(&url)
             ),
         ))
     }
 
     /// Writes the record, with an approval if the caller may give one, and
-    /// binds the provider. Nothing stays bound that was not stored.
+    /// binds the provider; says in words what became of the approval. Nothing
+    /// stays bound that was not stored.
     async fn store_provider(
         &self,
         caller: &Caller,
         provider: Provider,
         existing: Option<&super::Stored<Provider>>,
         snapshot: &Snapshot,
-    ) -> Result<Arc<Provider>, Refusal> {
+    ) -> Result<(Arc<Provider>, String), Refusal> {
+        let mut said = String::new();
         let mut writes = vec![put(
             RecordKey::new(Kind::Provider, provider.name.as_str()),
             existing.map_or(Expect::Absent, |e| Expect::At(e.revision)),
             &provider,
         )?];
-        let outcome = match self.proposal(&provider, snapshot).await {
+        let proposal = match self.demand_usable(&provider.preset, snapshot) {
+            Ok(()) => self.proposal(&provider, snapshot).await,
+            Err(_) => Ok(None),
+        };
+        let outcome = match proposal {
             Ok(proposal) => {
-                if let Some(proposal) = proposal
-                    && caller.permissions.allow("preset_approve", Some(provider.preset.as_str()))
-                {
-                    writes.extend(self.approve_writes(caller, &provider, &proposal.approval, snapshot)?);
+                if let Some(proposal) = proposal {
+                    if caller
+                        .permissions
+                        .allow("preset_approve", Some(provider.preset.as_str()))
+                    {
+                        writes.extend(self.approve_writes(
+                            caller,
+                            &provider,
+                            &proposal.approval,
+                            snapshot,
+                        )?);
+                        said = format!("; approved {}", proposal.approval.hash());
+                    } else {
+                        said = "; waits for an approval".to_owned();
+                    }
                 }
-                self.world.records.write(writes).await.map_err(Refusal::from)
+                self.world
+                    .records
+                    .write(writes)
+                    .await
+                    .map_err(Refusal::from)
             }
             Err(refusal) => Err(refusal),
         };
@@ -206,7 +280,7 @@ impl Registry {
         }
         self.refresh().await?;
         self.bind(&provider, &self.snapshot()).await;
-        Ok(Arc::new(provider))
+        Ok((Arc::new(provider), said))
     }
 
     /// Connections for which this holds, by their record keys.
@@ -243,7 +317,10 @@ impl Registry {
     /// Erases connections: their data keys go with them.
     pub(super) async fn erase(&self, connections: Vec<RecordKey>) -> Result<(), StoreError> {
         for batch in connections.chunks(BATCH) {
-            let writes: Vec<Write> = batch.iter().map(|k| delete(k.clone(), Expect::Anything)).collect();
+            let writes: Vec<Write> = batch
+                .iter()
+                .map(|k| delete(k.clone(), Expect::Anything))
+                .collect();
             self.world.records.write(writes).await?;
         }
         Ok(())
@@ -252,19 +329,31 @@ impl Registry {
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a super::Stored<Provider>, Refusal> {
     let parsed = ProviderName::parse(name).map_err(|e| Refusal::name("name", &e))?;
-    snapshot.providers.get(&parsed).ok_or_else(|| not_found(snapshot, name))
+    snapshot
+        .providers
+        .get(&parsed)
+        .ok_or_else(|| not_found(snapshot, name))
 }
 
 /// The refusal for a provider that does not exist, with those that do.
 pub(super) fn not_found(snapshot: &Snapshot, name: &str) -> Refusal {
     let mut known: Vec<_> = snapshot.providers.keys().map(ToString::to_string).collect();
     known.sort();
-    Refusal::NotFound { what: "provider", name: super::text::cut(name), known }
+    Refusal::NotFound {
+        what: "provider",
+        name: super::text::cut(name),
+        known,
+    }
 }
 
 fn demand_secrets(caller: &Caller, provider: &Provider) -> Result<(), Refusal> {
-    for secret in [&provider.client_secret_ref, &provider.private_key_ref].into_iter().flatten() {
-        caller.permissions.demand("secret_attach", Some(secret.as_str()))?;
+    for secret in [&provider.client_secret_ref, &provider.private_key_ref]
+        .into_iter()
+        .flatten()
+    {
+        caller
+            .permissions
+            .demand("secret_attach", Some(secret.as_str()))?;
     }
     Ok(())
 }

@@ -38,7 +38,9 @@ pub enum Refusal {
         known: Vec<String>,
     },
     /// The name is taken.
-    #[error("{what} {name} exists already; change it with `{what} update {name}` or choose another name")]
+    #[error(
+        "{what} {name} exists already; change it with `{what} update {name}` or choose another name"
+    )]
     Exists {
         /// The kind of thing.
         what: &'static str,
@@ -86,7 +88,11 @@ fn known_in_words(what: &str, known: &[String]) -> String {
     const SHOWN: usize = 12;
     match known.len() {
         0 => format!("there is no {what} yet"),
-        n if n > SHOWN => format!("there are {}, and {} more", known[..SHOWN].join(", "), n - SHOWN),
+        n if n > SHOWN => format!(
+            "there are {}, and {} more",
+            known[..SHOWN].join(", "),
+            n - SHOWN
+        ),
         _ => format!("there is {}", known.join(", ")),
     }
 }
@@ -94,12 +100,21 @@ fn known_in_words(what: &str, known: &[String]) -> String {
 impl Refusal {
     /// A field's value is not acceptable.
     pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), problem: problem.into() }
+        Self::Invalid {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 
     /// A name that breaks its rule.
     pub fn name(field: impl Into<String>, error: &InvalidName) -> Self {
-        Self::invalid(field, format!("{:?} is not a {}: use {}", error.value, error.what, error.rule))
+        Self::invalid(
+            field,
+            format!(
+                "{:?} is not a {}: use {}",
+                error.value, error.what, error.rule
+            ),
+        )
     }
 
     /// The word of the problem document's type.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use countersign_core::caller::Caller;
 use countersign_core::names::SecretName;
-use countersign_core::ports::{Change, Expect, Kind, RecordKey, SecretChange, StoreError, Write, delete};
+use countersign_core::ports::{
+    Change, Expect, Kind, RecordKey, SecretChange, StoreError, Write, delete,
+};
 use countersign_core::secret::Secret;
 
 use super::provider::hosts as parse_hosts;
@@ -39,7 +41,10 @@ impl Registry {
                 return Err(Refusal::invalid("value", "is empty"));
             }
             if value.len() > LONGEST {
-                return Err(Refusal::invalid("value", format!("is longer than {LONGEST} bytes")));
+                return Err(Refusal::invalid(
+                    "value",
+                    format!("is longer than {LONGEST} bytes"),
+                ));
             }
             let now = self.world.clock.now();
             let facts = SecretFacts {
@@ -52,11 +57,16 @@ impl Registry {
                 updated_at: now,
                 name: name.clone(),
             };
-            let document = serde_json::to_vec(&facts).map_err(|e| StoreError::Damaged(e.to_string()))?;
+            let document =
+                serde_json::to_vec(&facts).map_err(|e| StoreError::Damaged(e.to_string()))?;
             let write = Write {
                 key: RecordKey::new(Kind::Secret, name.as_str()),
                 expect: existing.map_or(Expect::Absent, |e| Expect::At(e.revision)),
-                change: Some(Change { document, secret: SecretChange::Set(value), expires_at: None }),
+                change: Some(Change {
+                    document,
+                    secret: SecretChange::Set(value),
+                    expires_at: None,
+                }),
             };
             self.world.records.write(vec![write]).await?;
             self.refresh().await?;
@@ -68,7 +78,8 @@ impl Registry {
             Ok((Arc::new(facts), detail))
         };
         let result = work.await;
-        self.conclude(caller, action, format!("secret:{name}"), result).await
+        self.conclude(caller, action, format!("secret:{name}"), result)
+            .await
     }
 
     /// Deletes a secret; with `force` also one that is referred to, whose users
@@ -76,11 +87,18 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`]; `secret_delete` may be missing.
-    pub async fn delete_secret(&self, caller: &Caller, name: &str, force: bool) -> Result<(), Refusal> {
+    pub async fn delete_secret(
+        &self,
+        caller: &Caller,
+        name: &str,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let _writing = self.writing.lock().await;
         let name = SecretName::parse(name).map_err(|e| Refusal::name("name", &e))?;
         let work = async {
-            caller.permissions.demand("secret_delete", Some(name.as_str()))?;
+            caller
+                .permissions
+                .demand("secret_delete", Some(name.as_str()))?;
             let snapshot = self.snapshot();
             let Some(existing) = snapshot.secrets.get(&name) else {
                 return Err(Refusal::NotFound {
@@ -99,12 +117,20 @@ impl Registry {
                 });
             }
             let key = RecordKey::new(Kind::Secret, name.as_str());
-            self.world.records.write(vec![delete(key, Expect::At(existing.revision))]).await?;
+            self.world
+                .records
+                .write(vec![delete(key, Expect::At(existing.revision))])
+                .await?;
             self.refresh().await?;
-            let detail = if by.is_empty() { String::new() } else { format!("was in use by {}", by.join(", ")) };
+            let detail = if by.is_empty() {
+                String::new()
+            } else {
+                format!("was in use by {}", by.join(", "))
+            };
             Ok(((), detail))
         };
         let result = work.await;
-        self.conclude(caller, "secret.delete", format!("secret:{name}"), result).await
+        self.conclude(caller, "secret.delete", format!("secret:{name}"), result)
+            .await
     }
 }

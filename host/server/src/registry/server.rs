@@ -110,7 +110,13 @@ impl From<&Server> for ServerInput {
             auth: Some(AuthInput {
                 mode: Some(s.auth.mode),
                 provider: s.auth.provider.as_ref().map(ToString::to_string),
-                required_scopes: Some(s.auth.required_scopes.iter().map(ToString::to_string).collect()),
+                required_scopes: Some(
+                    s.auth
+                        .required_scopes
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect(),
+                ),
                 secret_ref: s.auth.secret_ref.as_ref().map(ToString::to_string),
                 injection: s.auth.injection.as_ref().map(|i| InjectionInput {
                     header_name: i.header_name.clone(),
@@ -119,7 +125,10 @@ impl From<&Server> for ServerInput {
             }),
             connection: Some(s.connection),
             wait: Some(duration_text::format(s.wait)),
-            tools: Some(ToolsInput { allow: s.tools.allow.clone(), deny: s.tools.deny.clone() }),
+            tools: Some(ToolsInput {
+                allow: s.tools.allow.clone(),
+                deny: s.tools.deny.clone(),
+            }),
             teams: Some(s.teams.iter().map(ToString::to_string).collect()),
             enabled: Some(s.enabled),
         }
@@ -147,9 +156,17 @@ pub(super) fn check(
         (Some(url), None) => around.addresses.check("url", url)?,
         (None, Some(command)) => return Err(no_command(command)),
         (Some(_), Some(_)) => {
-            return Err(Refusal::invalid("url", "and command exclude each other; write one of them"));
+            return Err(Refusal::invalid(
+                "url",
+                "and command exclude each other; write one of them",
+            ));
         }
-        (None, None) => return Err(Refusal::invalid("url", "is required: the server's MCP endpoint")),
+        (None, None) => {
+            return Err(Refusal::invalid(
+                "url",
+                "is required: the server's MCP endpoint",
+            ));
+        }
     };
     let auth = input.auth.unwrap_or_default();
     let checked = match auth.mode.unwrap_or(AuthMode::None) {
@@ -202,30 +219,58 @@ fn no_auth(auth: &AuthInput) -> Result<Checked, Refusal> {
         ("auth.provider", auth.provider.is_some()),
         ("auth.secret_ref", auth.secret_ref.is_some()),
         ("auth.injection", auth.injection.is_some()),
-        ("auth.required_scopes", auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty())),
+        (
+            "auth.required_scopes",
+            auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
+        ),
     ];
-    refuse_unused(&unused, "none", "choose a mode that uses it, for example user-delegated")?;
+    refuse_unused(
+        &unused,
+        "none",
+        "choose a mode that uses it, for example user-delegated",
+    )?;
     Ok((bare(AuthMode::None), None))
 }
 
 fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
     let unused = [
         ("auth.provider", auth.provider.is_some()),
-        ("auth.required_scopes", auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty())),
+        (
+            "auth.required_scopes",
+            auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
+        ),
     ];
-    refuse_unused(&unused, "static", "a stored key has no provider; use mode user-delegated for OAuth")?;
-    let Some(secret) = secret_ref("auth.secret_ref", auth.secret_ref.as_deref(), around.snapshot)? else {
+    refuse_unused(
+        &unused,
+        "static",
+        "a stored key has no provider; use mode user-delegated for OAuth",
+    )?;
+    let Some(secret) = secret_ref(
+        "auth.secret_ref",
+        auth.secret_ref.as_deref(),
+        around.snapshot,
+    )?
+    else {
         return Err(Refusal::invalid(
             "auth.secret_ref",
             "is required in mode static; set the key with `countersign secret set NAME` and name it here",
         ));
     };
-    let bound = around.snapshot.secrets.get(&secret).map(|s| s.value.hosts.as_slice()).unwrap_or_default();
+    let bound = around
+        .snapshot
+        .secrets
+        .get(&secret)
+        .map(|s| s.value.hosts.as_slice())
+        .unwrap_or_default();
     if !bound.is_empty() && !bound.iter().any(|h| h.matches(url)) {
         let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
         return Err(Refusal::invalid(
             "auth.secret_ref",
-            format!("the secret {secret} may only be sent to {}, not to {}", hosts.join(", "), host(url)),
+            format!(
+                "the secret {secret} may only be sent to {}, not to {}",
+                hosts.join(", "),
+                text::host(url)
+            ),
         ));
     }
     let auth = ServerAuth {
@@ -236,11 +281,23 @@ fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result
     Ok((auth, None))
 }
 
-fn user_delegated(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
+fn user_delegated(
+    auth: &AuthInput,
+    url: &Url,
+    around: &Surroundings<'_>,
+) -> Result<Checked, Refusal> {
     let unused = [("auth.secret_ref", auth.secret_ref.is_some())];
-    refuse_unused(&unused, "user-delegated", "each user's own connection is used; or choose mode static")?;
+    refuse_unused(
+        &unused,
+        "user-delegated",
+        "each user's own connection is used; or choose mode static",
+    )?;
     let provider = provider(auth.provider.as_deref(), around.snapshot)?;
-    if !provider.grant_types.iter().any(|g| matches!(g, GrantType::AuthorizationCode | GrantType::DeviceCode)) {
+    if !provider
+        .grant_types
+        .iter()
+        .any(|g| matches!(g, GrantType::AuthorizationCode | GrantType::DeviceCode))
+    {
         return Err(Refusal::invalid(
             "auth.provider",
             format!(
@@ -256,14 +313,20 @@ fn user_delegated(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Res
         if injection.is_some() && signs {
             return Err(Refusal::invalid(
                 "auth.injection",
-                format!("the preset {} signs requests; there is no token header to replace", provider.preset),
+                format!(
+                    "the preset {} signs requests; there is no token header to replace",
+                    provider.preset
+                ),
             ));
         }
         in_audience(&provider, described, url)?;
     }
     let auth = ServerAuth {
         provider: Some(provider.name.clone()),
-        required_scopes: scopes("auth.required_scopes", auth.required_scopes.as_deref().unwrap_or_default())?,
+        required_scopes: scopes(
+            "auth.required_scopes",
+            auth.required_scopes.as_deref().unwrap_or_default(),
+        )?,
         injection,
         ..bare(AuthMode::UserDelegated)
     };
@@ -271,26 +334,50 @@ fn user_delegated(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Res
 }
 
 fn bare(mode: AuthMode) -> ServerAuth {
-    ServerAuth { mode, provider: None, required_scopes: Default::default(), secret_ref: None, injection: None }
+    ServerAuth {
+        mode,
+        provider: None,
+        required_scopes: Default::default(),
+        secret_ref: None,
+        injection: None,
+    }
 }
 
-fn refuse_unused(fields: &[(&'static str, bool)], mode: &str, instead: &str) -> Result<(), Refusal> {
+fn refuse_unused(
+    fields: &[(&'static str, bool)],
+    mode: &str,
+    instead: &str,
+) -> Result<(), Refusal> {
     match fields.iter().find(|(_, given)| *given) {
-        Some((field, _)) => Err(Refusal::invalid(*field, format!("is not used in mode {mode}; {instead}"))),
+        Some((field, _)) => Err(Refusal::invalid(
+            *field,
+            format!("is not used in mode {mode}; {instead}"),
+        )),
         None => Ok(()),
     }
 }
 
 fn provider(name: Option<&str>, snapshot: &Snapshot) -> Result<Provider, Refusal> {
     let Some(name) = name.filter(|n| !n.is_empty()) else {
-        return Err(Refusal::invalid("auth.provider", "is required in this mode: whose connection is used"));
+        return Err(Refusal::invalid(
+            "auth.provider",
+            "is required in this mode: whose connection is used",
+        ));
     };
     let name = ProviderName::parse(name).map_err(|e| Refusal::name("auth.provider", &e))?;
-    snapshot.provider(&name).map(|p| p.as_ref().clone()).ok_or_else(|| {
-        let mut known: Vec<_> = snapshot.providers.keys().map(ToString::to_string).collect();
-        known.sort();
-        Refusal::Unknown { field: "auth.provider".into(), what: "provider", name: name.to_string(), known }
-    })
+    snapshot
+        .provider(&name)
+        .map(|p| p.as_ref().clone())
+        .ok_or_else(|| {
+            let mut known: Vec<_> = snapshot.providers.keys().map(ToString::to_string).collect();
+            known.sort();
+            Refusal::Unknown {
+                field: "auth.provider".into(),
+                what: "provider",
+                name: name.to_string(),
+                known,
+            }
+        })
 }
 
 fn injection(given: Option<&InjectionInput>) -> Result<Option<Injection>, Refusal> {
@@ -298,12 +385,17 @@ fn injection(given: Option<&InjectionInput>) -> Result<Option<Injection>, Refusa
     let name = given.header_name.as_str();
     let field = "auth.injection.header_name";
     if name.is_empty() || http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return Err(Refusal::invalid(field, format!("{:?} is not a header's name", text::cut(name))));
+        return Err(Refusal::invalid(
+            field,
+            format!("{:?} is not a header's name", text::cut(name)),
+        ));
     }
     if is_forbidden_header(name) {
         return Err(Refusal::invalid(
             field,
-            format!("{name} belongs to the connection or to MCP; use Authorization or one like X-Api-Key"),
+            format!(
+                "{name} belongs to the connection or to MCP; use Authorization or one like X-Api-Key"
+            ),
         ));
     }
     let prefix = &given.header_prefix;
@@ -313,14 +405,21 @@ fn injection(given: Option<&InjectionInput>) -> Result<Option<Injection>, Refusa
             "must be at most 128 visible ASCII characters and spaces, for example \"Bearer \"",
         ));
     }
-    Ok(Some(Injection { header_name: name.to_owned(), header_prefix: prefix.clone() }))
+    Ok(Some(Injection {
+        header_name: name.to_owned(),
+        header_prefix: prefix.clone(),
+    }))
 }
 
 /// The server must be where the provider's tokens may go. Hosts that only a
 /// connection knows (a tenant chosen at sign-in) are checked at each call.
 fn in_audience(provider: &Provider, described: &Description, url: &Url) -> Result<(), Refusal> {
     let given = &provider.audience_hosts;
-    let (known, open) = if given.is_empty() { hosts_of(provider, described) } else { (given.clone(), false) };
+    let (known, open) = if given.is_empty() {
+        hosts_of(provider, described)
+    } else {
+        (given.clone(), false)
+    };
     if open || known.iter().any(|h| h.matches(url)) {
         return Ok(());
     }
@@ -332,7 +431,7 @@ fn in_audience(provider: &Provider, described: &Description, url: &Url) -> Resul
              `countersign provider update {} --audience-hosts`",
             provider.name,
             listed.join(", "),
-            host(url),
+            text::host(url),
             provider.name,
         ),
     ))
@@ -340,13 +439,21 @@ fn in_audience(provider: &Provider, described: &Description, url: &Url) -> Resul
 
 /// The preset's audience as far as the settings decide it, and whether a part
 /// is only known of a connection.
-fn hosts_of(provider: &Provider, described: &Description) -> (Vec<countersign_core::hosts::HostPattern>, bool) {
-    let Ok(values) = Values::resolve(described, &provider.settings, &[]) else { return (Vec::new(), true) };
+fn hosts_of(
+    provider: &Provider,
+    described: &Description,
+) -> (Vec<countersign_core::hosts::HostPattern>, bool) {
+    let Ok(values) = Values::resolve(described, &provider.settings, &[]) else {
+        return (Vec::new(), true);
+    };
     let mut open = false;
     let mut hosts = Vec::new();
     for pattern in &described.audience_hosts {
         let text = template::render_text(pattern, values.variables());
-        match text.ok().and_then(|t| countersign_core::hosts::HostPattern::parse(&t).ok()) {
+        match text
+            .ok()
+            .and_then(|t| countersign_core::hosts::HostPattern::parse(&t).ok())
+        {
             Some(host) => hosts.push(host),
             None => open = true,
         }
@@ -366,7 +473,9 @@ fn connection_use(
     if let Some(given) = given {
         return given;
     }
-    let Some((provider, described)) = described else { return ConnectionUse::Dedicated };
+    let Some((provider, described)) = described else {
+        return ConnectionUse::Dedicated;
+    };
     let values = Values::resolve(described, &provider.settings, &[]).unwrap_or_default();
     let vendors = described.mcp_servers.iter().any(|server| {
         template::render_text(&server.url, values.variables())
@@ -374,25 +483,44 @@ fn connection_use(
             .and_then(|text| Url::parse(&text).ok())
             .is_some_and(|vendor| vendor.origin() == url.origin())
     });
-    if vendors { ConnectionUse::Shared } else { ConnectionUse::Dedicated }
+    if vendors {
+        ConnectionUse::Shared
+    } else {
+        ConnectionUse::Dedicated
+    }
 }
 
 fn wait(given: Option<&str>) -> Result<Duration, Refusal> {
-    let Some(text) = given else { return Ok(DEFAULT_WAIT) };
-    duration_text::parse(text).filter(|d| *d <= LONGEST_WAIT).ok_or_else(|| {
-        Refusal::invalid("wait", format!("{text:?} is not a time of at most 5m, written like \"45s\""))
-    })
+    let Some(text) = given else {
+        return Ok(DEFAULT_WAIT);
+    };
+    duration_text::parse(text)
+        .filter(|d| *d <= LONGEST_WAIT)
+        .ok_or_else(|| {
+            Refusal::invalid(
+                "wait",
+                format!("{text:?} is not a time of at most 5m, written like \"45s\""),
+            )
+        })
 }
 
 fn globs(field: &str, given: Vec<String>) -> Result<Vec<String>, Refusal> {
     if given.len() > MOST_PATTERNS {
-        return Err(Refusal::invalid(field, format!("holds more than {MOST_PATTERNS} patterns")));
+        return Err(Refusal::invalid(
+            field,
+            format!("holds more than {MOST_PATTERNS} patterns"),
+        ));
     }
-    let bad = given.iter().find(|g| g.is_empty() || g.len() > 128 || g.chars().any(char::is_control));
+    let bad = given
+        .iter()
+        .find(|g| g.is_empty() || g.len() > 128 || g.chars().any(char::is_control));
     match bad {
         Some(bad) => Err(Refusal::invalid(
             field,
-            format!("{:?} is not a tool's name or pattern (1 to 128 characters, * for any run)", text::cut(bad)),
+            format!(
+                "{:?} is not a tool's name or pattern (1 to 128 characters, * for any run)",
+                text::cut(bad)
+            ),
         )),
         None => Ok(given),
     }
@@ -415,11 +543,6 @@ fn teams(given: Vec<String>, known: &BTreeSet<TeamName>) -> Result<Vec<TeamName>
         }
     }
     Ok(teams)
-}
-
-fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Fields by which a credential could be led astray: when one of them changes,

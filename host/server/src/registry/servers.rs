@@ -16,26 +16,47 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn create_server(&self, caller: &Caller, input: ServerInput) -> Result<Arc<Server>, Refusal> {
+    pub async fn create_server(
+        &self,
+        caller: &Caller,
+        input: ServerInput,
+    ) -> Result<Arc<Server>, Refusal> {
         let _writing = self.writing.lock().await;
         let resource = format!("server:{}", super::text::cut(&input.name));
         let work = async {
-            caller.permissions.demand("server_create", Some(&input.name))?;
+            caller
+                .permissions
+                .demand("server_create", Some(&input.name))?;
             let snapshot = self.snapshot();
             let now = self.world.clock.now();
             let server = self.checked_server(input, &snapshot, now, now).await?;
             if snapshot.servers.contains_key(&server.name) {
-                return Err(Refusal::Exists { what: "server", name: server.name.to_string() });
+                return Err(Refusal::Exists {
+                    what: "server",
+                    name: server.name.to_string(),
+                });
             }
             demand_attach(caller, &server)?;
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world.records.write(vec![put(key, Expect::Absent, &server)?]).await?;
+            self.world
+                .records
+                .write(vec![put(key, Expect::Absent, &server)?])
+                .await?;
             self.refresh().await?;
             let detail = summary(&server);
             Ok((Arc::new(server), detail))
         };
         let result = work.await;
-        self.conclude(caller, "server.create", resource, result).await
+        self.conclude(caller, "server.create", resource, result)
+            .await
+    }
+
+    /// One server.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with those there are.
+    pub fn find_server(&self, name: &str) -> Result<Arc<Server>, Refusal> {
+        find(&self.snapshot(), name).map(|stored| Arc::clone(&stored.value))
     }
 
     /// Changes a server by a JSON merge patch.
@@ -57,20 +78,29 @@ impl Registry {
             let old = Arc::clone(&existing.value);
             let input = patch::merged(&ServerInput::from(old.as_ref()), patch)?;
             if input.name != old.name.as_str() {
-                return Err(Refusal::Immutable { what: "server", field: "name" });
+                return Err(Refusal::Immutable {
+                    what: "server",
+                    field: "name",
+                });
             }
-            let server = self.checked_server(input, &snapshot, old.created_at, self.world.clock.now()).await?;
+            let server = self
+                .checked_server(input, &snapshot, old.created_at, self.world.clock.now())
+                .await?;
             if moves_credential(&old, &server) {
                 demand_attach(caller, &server)?;
             }
             let detail = changed_fields(old.as_ref(), &server);
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world.records.write(vec![put(key, Expect::At(existing.revision), &server)?]).await?;
+            self.world
+                .records
+                .write(vec![put(key, Expect::At(existing.revision), &server)?])
+                .await?;
             self.refresh().await?;
             Ok((Arc::new(server), detail))
         };
         let result = work.await;
-        self.conclude(caller, "server.update", resource, result).await
+        self.conclude(caller, "server.update", resource, result)
+            .await
     }
 
     /// Detaches a server; with `force` also one that users have connections of
@@ -78,7 +108,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn delete_server(&self, caller: &Caller, name: &str, force: bool) -> Result<(), Refusal> {
+    pub async fn delete_server(
+        &self,
+        caller: &Caller,
+        name: &str,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let _writing = self.writing.lock().await;
         let resource = format!("server:{}", super::text::cut(name));
         let work = async {
@@ -88,7 +123,10 @@ impl Registry {
             let server = &existing.value;
             let connections = match (&server.target, &server.auth.provider) {
                 (Target::Url(url), Some(provider)) if !shares_address(&snapshot, server) => {
-                    self.connections_where(|c| c.provider == *provider && c.resource.as_ref() == Some(url)).await?
+                    self.connections_where(|c| {
+                        c.provider == *provider && c.resource.as_ref() == Some(url)
+                    })
+                    .await?
                 }
                 _ => Vec::new(),
             };
@@ -101,15 +139,23 @@ impl Registry {
                 });
             }
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world.records.write(vec![delete(key, Expect::At(existing.revision))]).await?;
+            self.world
+                .records
+                .write(vec![delete(key, Expect::At(existing.revision))])
+                .await?;
             self.refresh().await?;
             let erased = connections.len();
             self.erase(connections).await?;
-            let detail = if erased == 0 { String::new() } else { format!("{erased} connections erased") };
+            let detail = if erased == 0 {
+                String::new()
+            } else {
+                format!("{erased} connections erased")
+            };
             Ok(((), detail))
         };
         let result = work.await;
-        self.conclude(caller, "server.delete", resource, result).await
+        self.conclude(caller, "server.delete", resource, result)
+            .await
     }
 
     async fn checked_server(
@@ -145,16 +191,24 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a super::Stored<Serv
     snapshot.servers.get(&parsed).ok_or_else(|| {
         let mut known: Vec<_> = snapshot.servers.keys().map(ToString::to_string).collect();
         known.sort();
-        Refusal::NotFound { what: "server", name: super::text::cut(name), known }
+        Refusal::NotFound {
+            what: "server",
+            name: super::text::cut(name),
+            known,
+        }
     })
 }
 
 fn demand_attach(caller: &Caller, server: &Server) -> Result<(), Refusal> {
     if let Some(provider) = &server.auth.provider {
-        caller.permissions.demand("provider_attach", Some(provider.as_str()))?;
+        caller
+            .permissions
+            .demand("provider_attach", Some(provider.as_str()))?;
     }
     if let Some(secret) = &server.auth.secret_ref {
-        caller.permissions.demand("secret_attach", Some(secret.as_str()))?;
+        caller
+            .permissions
+            .demand("secret_attach", Some(secret.as_str()))?;
     }
     Ok(())
 }

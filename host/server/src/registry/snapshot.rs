@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use countersign_core::hosts::HostPattern;
 use countersign_core::names::{PresetName, ProviderName, SecretName, ServerName, UserName};
 use countersign_core::ports::{Kind, Records, Revision, StoreError, parse};
 use countersign_core::provider::Provider;
 use countersign_core::server::Server;
 use countersign_core::time::Timestamp;
-use countersign_core::hosts::HostPattern;
 use countersign_presets::Approval;
 use serde::{Deserialize, Serialize};
 
@@ -88,24 +88,31 @@ impl Snapshot {
         let mut this = Self::default();
         for record in records.list(Kind::Provider, None).await? {
             let value: Provider = parse(&record)?;
-            this.providers.insert(value.name.clone(), stored(value, record.revision));
+            this.providers
+                .insert(value.name.clone(), stored(value, record.revision));
         }
         for record in records.list(Kind::Server, None).await? {
             let value: Server = parse(&record)?;
-            this.servers.insert(value.name.clone(), stored(value, record.revision));
+            this.servers
+                .insert(value.name.clone(), stored(value, record.revision));
         }
         for record in records.list(Kind::Secret, None).await? {
             let value: SecretFacts = parse(&record)?;
-            this.secrets.insert(value.name.clone(), stored(value, record.revision));
+            this.secrets
+                .insert(value.name.clone(), stored(value, record.revision));
         }
         // Enablements are listed with all of their kind, approvals by provider.
         for record in records.list(Kind::Preset, None).await? {
             if record.key.partition.is_empty() {
                 let value: Enablement = parse(&record)?;
-                this.enablements.insert(value.preset.clone(), stored(value, record.revision));
+                this.enablements
+                    .insert(value.preset.clone(), stored(value, record.revision));
             } else {
                 let value: ApprovalRecord = parse(&record)?;
-                this.approvals.entry(value.provider.clone()).or_default().push(stored(value, record.revision));
+                this.approvals
+                    .entry(value.provider.clone())
+                    .or_default()
+                    .push(stored(value, record.revision));
             }
         }
         for approvals in this.approvals.values_mut() {
@@ -129,7 +136,9 @@ impl Snapshot {
     /// Whether providers may use the preset.
     #[must_use]
     pub fn is_enabled(&self, preset: &PresetName) -> bool {
-        self.enablements.get(preset).is_some_and(|e| e.value.enabled)
+        self.enablements
+            .get(preset)
+            .is_some_and(|e| e.value.enabled)
     }
 
     /// What was approved for a provider.
@@ -156,10 +165,14 @@ impl Snapshot {
     #[must_use]
     pub fn users_of(&self, secret: &SecretName) -> Vec<String> {
         let providers = self.providers.values().map(|s| &s.value).filter(|p| {
-            p.client_secret_ref.as_ref() == Some(secret) || p.private_key_ref.as_ref() == Some(secret)
+            p.client_secret_ref.as_ref() == Some(secret)
+                || p.private_key_ref.as_ref() == Some(secret)
         });
-        let servers =
-            self.servers.values().map(|s| &s.value).filter(|s| s.auth.secret_ref.as_ref() == Some(secret));
+        let servers = self
+            .servers
+            .values()
+            .map(|s| &s.value)
+            .filter(|s| s.auth.secret_ref.as_ref() == Some(secret));
         let mut found: Vec<_> = providers
             .map(|p| format!("provider {}", p.name))
             .chain(servers.map(|s| format!("server {}", s.name)))
@@ -170,5 +183,8 @@ impl Snapshot {
 }
 
 fn stored<T>(value: T, revision: Revision) -> Stored<T> {
-    Stored { value: Arc::new(value), revision }
+    Stored {
+        value: Arc::new(value),
+        revision,
+    }
 }

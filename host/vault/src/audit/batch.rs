@@ -7,7 +7,7 @@ use countersign_core::ports::{Change, Expect, Kind, RecordKey, SecretChange, Sto
 const LONGEST_BATCH: usize = 8000;
 const LONGEST_EVENT: usize = 4000;
 /// Sequence numbers of one partition: the step in which the log is read.
-const BLOCK: u64 = 4096;
+const BLOCK: u64 = 256;
 
 /// The partition of the record that holds this number.
 pub(super) fn partition(sequence: u64) -> String {
@@ -114,11 +114,11 @@ mod tests {
                 let mut e = AuditEvent::new(Timestamp::from_secs(1), "call", Outcome::Allowed)
                     .by("\u{1}".repeat(n * 11 % 3000))
                     .detail(detail);
-                e.sequence = BLOCK - 250 + n as u64;
+                e.sequence = BLOCK - 200 + n as u64;
                 e
             })
             .collect();
-        let mut next = BLOCK - 250;
+        let mut next = BLOCK - 200;
         for write in pack(&mut events).unwrap() {
             let document = write.change.unwrap().document;
             assert!(document.len() <= LONGEST_BATCH, "{}", document.len());
@@ -130,6 +130,6 @@ mod tests {
                 next += 1;
             }
         }
-        assert_eq!(next, BLOCK + 250);
+        assert_eq!(next, BLOCK + 300);
     }
 }

@@ -180,7 +180,7 @@ async fn write_some(shared: &Shared, writer: &mut Writer) -> bool {
 /// Queues an event that counts what was lost since the last one. Returns how
 /// many that is.
 fn add_gap(shared: &Shared, queue: &mut Queue, writer: &mut Writer) -> u64 {
-    let missed = std::mem::take(&mut queue.dropped) + std::mem::take(&mut writer.lost);
+    let missed = std::mem::take(&mut queue.unsaid) + std::mem::take(&mut writer.lost);
     if missed > 0 {
         let detail = format!("{missed} events were lost: the queue was full, or the store failed");
         let mut event =

@@ -8,7 +8,7 @@ use super::batch::{block_start, partition};
 
 /// Partitions read for one page: a search that finds little answers with what
 /// it has, and says where to go on.
-const BLOCKS: usize = 64;
+const BLOCKS: usize = 1024;
 const LARGEST_PAGE: usize = 1000;
 
 /// What to look for; the default is everything.

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 
 use countersign_core::ports::{BoxFuture, StoreError};
 
-use super::{Op, Page, Row, Store, check_size};
+use super::{Due, Op, Page, Row, Store, check_size};
 
 /// Durable for as long as it is in memory.
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl MemoryStore {
         }
     }
 
-    fn expired_now(&self, now: i64, limit: usize) -> Vec<(Vec<u8>, u64)> {
+    fn expired_now(&self, now: i64, limit: usize) -> Due {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let due = rows
             .iter()
@@ -85,11 +85,7 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(Ok(self.scan_now(prefix, from, limit))))
     }
 
-    fn expired(
-        &self,
-        now: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Vec<u8>, u64)>, StoreError>> {
+    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
         Box::pin(std::future::ready(Ok(self.expired_now(now, limit))))
     }
 

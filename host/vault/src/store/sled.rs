@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use countersign_core::ports::{BoxFuture, StoreError};
 use tokio::sync::oneshot;
 
-use super::{Op, Page, Row, Store, check_size};
+use super::{Due, Op, Page, Row, Store, check_size};
 use crate::error::OpenError;
 
 mod commit;
@@ -57,7 +57,7 @@ impl SledStore {
     /// Opens or makes the database in this folder. Blocks.
     ///
     /// # Errors
-    /// [`OpenError`]; nothing is changed on disk then.
+    /// [`OpenError`]; no row is changed then.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         Self::open_with(folder, false, Box::new(File::sync_all))
     }
@@ -191,7 +191,7 @@ impl Shared {
         Ok(page)
     }
 
-    fn expired(&self, now: i64, limit: usize) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    fn expired(&self, now: i64, limit: usize) -> Result<Due, StoreError> {
         let mut due = Vec::new();
         for found in self
             .db
@@ -228,11 +228,7 @@ impl Store for SledStore {
         Box::pin(std::future::ready(self.shared.scan(prefix, from, limit)))
     }
 
-    fn expired(
-        &self,
-        now: i64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Vec<u8>, u64)>, StoreError>> {
+    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
         let shared = self.shared.clone();
         Box::pin(async move {
             let scan = move || guarded(|| shared.expired(now, limit)).flatten();
@@ -301,7 +297,7 @@ mod tests {
         assert_eq!(store.get(b"other").await.unwrap(), None);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn one_sync_serves_all_that_wait_and_nothing_is_seen_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let (entered, in_sync) = mpsc::channel();
@@ -311,33 +307,30 @@ mod tests {
             let _ = held.recv();
             file.sync_all()
         });
-        let store = Arc::new(SledStore::open_with(dir.path(), false, gate).unwrap());
-        let spawn = |key: &'static [u8]| {
-            let store = store.clone();
-            tokio::spawn(async move { store.commit(put(key, None, 1)).await })
+        let store = SledStore::open_with(dir.path(), false, gate).unwrap();
+        // Queues the commit: the first poll sends it to the thread.
+        let queue = |key: &[u8]| {
+            let mut commit = store.commit(put(key, None, 1));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(commit.as_mut().poll(&mut context).is_pending());
+            commit
         };
-        let first = spawn(b"first");
+        let first = queue(b"first");
         in_sync.recv().unwrap();
         assert_eq!(store.get(b"first").await.unwrap(), None);
         assert!(store.scan(b"", b"", 9).await.unwrap().rows.is_empty());
-        let rest: Vec<_> = [b"a", b"b", b"c", b"d"]
-            .iter()
-            .map(|k| spawn(k.as_slice()))
-            .collect();
-        // All four are queued before the first sync ends.
-        while store.shared.before.read().unwrap().len() == 1 && rest.iter().any(|t| t.is_finished())
-        {
-        }
-        tokio::task::yield_now().await;
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        let rest = [queue(b"a"), queue(b"b"), queue(b"c"), queue(b"d")];
         release.send(()).unwrap();
-        first.await.unwrap().unwrap();
+        first.await.unwrap();
+        in_sync.recv().unwrap();
         assert!(store.get(b"first").await.unwrap().is_some());
-        drop(release); // every later sync passes at once
-        for task in rest {
-            task.await.unwrap().unwrap();
+        assert_eq!(store.get(b"a").await.unwrap(), None);
+        release.send(()).unwrap();
+        for commit in rest {
+            commit.await.unwrap();
         }
-        assert!(in_sync.try_iter().count() <= 4);
+        assert_eq!(store.scan(b"", b"", 9).await.unwrap().rows.len(), 5);
+        assert!(in_sync.try_recv().is_err(), "a third sync");
     }
 
     #[test]

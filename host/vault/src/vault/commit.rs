@@ -10,7 +10,7 @@ use super::{LONGEST_RECORD, Shared};
 use crate::head::{HEAD_KEY, Head};
 use crate::layout::Body;
 use crate::seal::{Broken, Half};
-use crate::store::{Op, Row};
+use crate::store::{Due, Op, Row};
 
 /// Most jobs that share one commit.
 const GROUP: usize = 128;
@@ -27,7 +27,7 @@ pub(super) enum Job {
         done: Answer<Vec<Revision>>,
     },
     Sweep {
-        due: Vec<(Vec<u8>, u64)>,
+        due: Due,
         done: Answer<usize>,
     },
 }

@@ -17,7 +17,7 @@ use countersign_vault::store::sled::SledStore;
 use countersign_vault::vault::{OpenOptions, Vault};
 
 /// Real randomness.
-pub struct OsRandom;
+pub(crate) struct OsRandom;
 
 impl Random for OsRandom {
     #[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
@@ -26,36 +26,36 @@ impl Random for OsRandom {
     }
 }
 
-pub fn ring() -> KeyRing {
+pub(crate) fn ring() -> KeyRing {
     KeyRing::single([7; 32])
 }
 
-pub async fn open(store: Arc<dyn Store>) -> Result<Vault, OpenError> {
+pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Vault, OpenError> {
     Vault::open(store, ring(), Arc::new(OsRandom), OpenOptions::default()).await
 }
 
-pub async fn open_sled(folder: &Path) -> Vault {
+pub(crate) async fn open_sled(folder: &Path) -> Vault {
     open(Arc::new(SledStore::open(folder).unwrap()))
         .await
         .unwrap()
 }
 
 /// Runs a promise on every store.
-pub async fn on_every_store<F: Future<Output = ()>>(promise: impl Fn(Arc<dyn Store>) -> F) {
+pub(crate) async fn on_every_store<F: Future<Output = ()>>(promise: impl Fn(Arc<dyn Store>) -> F) {
     promise(Arc::new(MemoryStore::new())).await;
     let dir = tempfile::tempdir().unwrap();
     promise(Arc::new(SledStore::open(dir.path()).unwrap())).await;
 }
 
-pub fn key(name: &str) -> RecordKey {
+pub(crate) fn key(name: &str) -> RecordKey {
     RecordKey::within(Kind::Connection, "alice", name)
 }
 
-pub fn set(key: RecordKey, expect: Expect, document: &str, secret: SecretChange) -> Write {
+pub(crate) fn set(key: RecordKey, expect: Expect, document: &str, secret: SecretChange) -> Write {
     set_until(key, expect, document, secret, None)
 }
 
-pub fn set_until(
+pub(crate) fn set_until(
     key: RecordKey,
     expect: Expect,
     document: &str,
@@ -74,16 +74,16 @@ pub fn set_until(
     }
 }
 
-pub fn fresh(text: &str) -> SecretChange {
+pub(crate) fn fresh(text: &str) -> SecretChange {
     SecretChange::Set(Secret::from_text(text.into()))
 }
 
-pub async fn write(vault: &Vault, write: Write) -> Result<Revision, StoreError> {
+pub(crate) async fn write(vault: &Vault, write: Write) -> Result<Revision, StoreError> {
     vault.write(vec![write]).await.map(|revisions| revisions[0])
 }
 
 /// The document, and whether there is a sound secret half.
-pub async fn read(
+pub(crate) async fn read(
     vault: &Vault,
     key: &RecordKey,
 ) -> Result<Option<(String, u64, Option<bool>)>, StoreError> {

@@ -18,15 +18,24 @@ pub(super) fn grant(facts: &host::GrantFacts<'_>) -> p::Grant {
         facts: facts
             .facts
             .iter()
-            .map(|(name, value)| t::Fact { name: name.clone(), value: value.clone() })
+            .map(|(name, value)| t::Fact {
+                name: name.clone(),
+                value: value.clone(),
+            })
             .collect(),
     }
 }
 
 pub(super) fn verdict(verdict: p::Verdict) -> host::Verdict {
     match verdict {
-        p::Verdict::Allow(a) => host::Verdict::Allow { credential: a.credential, rules: each(a.rules, rule) },
-        p::Verdict::Deny(r) => host::Verdict::Deny { code: r.code, message: r.message },
+        p::Verdict::Allow(a) => host::Verdict::Allow {
+            credential: a.credential,
+            rules: each(a.rules, rule),
+        },
+        p::Verdict::Deny(r) => host::Verdict::Deny {
+            code: r.code,
+            message: r.message,
+        },
         p::Verdict::NeedScopes(scopes) => host::Verdict::NeedScopes(scopes),
     }
 }
@@ -48,9 +57,10 @@ fn part(part: t::Part) -> host::Part {
         t::Part::Literal(text) => host::Part::Literal(text),
         t::Part::Slot(s) => host::Part::Slot(slot(s)),
         t::Part::Variable(name) => host::Part::Variable(name),
-        t::Part::Basic(b) => {
-            host::Part::Basic(host::Basic { user: slot(b.user), password: b.password.map(slot) })
-        }
+        t::Part::Basic(b) => host::Part::Basic(host::Basic {
+            user: slot(b.user),
+            password: b.password.map(slot),
+        }),
     }
 }
 
@@ -59,11 +69,17 @@ fn template(parts: t::Template) -> host::Template {
 }
 
 fn header(h: t::Header) -> host::Header {
-    host::Header { name: h.name, value: template(h.value) }
+    host::Header {
+        name: h.name,
+        value: template(h.value),
+    }
 }
 
 fn parameter(p: t::Parameter) -> host::Parameter {
-    host::Parameter { name: p.name, value: template(p.value) }
+    host::Parameter {
+        name: p.name,
+        value: template(p.value),
+    }
 }
 
 fn rule(rule: t::Rule) -> host::Rule {
@@ -79,11 +95,13 @@ fn kind(kind: d::ValueKind) -> host::ValueKind {
         d::ValueKind::Label => host::ValueKind::Label,
         d::ValueKind::Host(suffixes) => host::ValueKind::Host(suffixes),
         d::ValueKind::Origin(suffixes) => host::ValueKind::Origin(suffixes),
-        d::ValueKind::Enumeration(choices) => host::ValueKind::Enumeration(each(choices, |c| host::Choice {
-            value: c.value,
-            title: c.title,
-            sets: c.sets,
-        })),
+        d::ValueKind::Enumeration(choices) => {
+            host::ValueKind::Enumeration(each(choices, |c| host::Choice {
+                value: c.value,
+                title: c.title,
+                sets: c.sets,
+            }))
+        }
     }
 }
 
@@ -114,7 +132,9 @@ fn client_authentication(method: d::ClientAuthentication) -> host::ClientAuthent
         d::ClientAuthentication::ClientSecretPost => host::ClientAuthentication::ClientSecretPost,
         d::ClientAuthentication::None => host::ClientAuthentication::None,
         d::ClientAuthentication::PrivateKeyJwt => host::ClientAuthentication::PrivateKeyJwt,
-        d::ClientAuthentication::Custom(rules) => host::ClientAuthentication::Custom(each(rules, rule)),
+        d::ClientAuthentication::Custom(rules) => {
+            host::ClientAuthentication::Custom(each(rules, rule))
+        }
     }
 }
 
@@ -175,7 +195,9 @@ fn authorization(request: d::AuthorizationRequest) -> host::AuthorizationRequest
         offline: match request.offline {
             d::Offline::None => host::Offline::None,
             d::Offline::Scope(scope) => host::Offline::Scope(scope),
-            d::Offline::Parameters(parameters) => host::Offline::Parameters(each(parameters, parameter)),
+            d::Offline::Parameters(parameters) => {
+                host::Offline::Parameters(each(parameters, parameter))
+            }
             d::Offline::AppSetting(text) => host::Offline::AppSetting(text),
         },
     }
@@ -288,9 +310,10 @@ fn credential(credential: d::Credential) -> host::Credential {
         title: credential.title,
         hosts: each(credential.hosts, template),
         rules: each(credential.rules, rule),
-        sigv4: credential
-            .sigv4
-            .map(|s| host::SigV4 { service: template(s.service), region: template(s.region) }),
+        sigv4: credential.sigv4.map(|s| host::SigV4 {
+            service: template(s.service),
+            region: template(s.region),
+        }),
     }
 }
 
@@ -298,7 +321,11 @@ fn mcp_server(server: d::McpServer) -> host::McpServer {
     host::McpServer {
         url: template(server.url),
         title: server.title,
-        tools: each(server.tools, |tool| host::Tool { name: tool.name, needs: tool.needs, broad: tool.broad }),
+        tools: each(server.tools, |tool| host::Tool {
+            name: tool.name,
+            needs: tool.needs,
+            broad: tool.broad,
+        }),
         own_authorization_server: server.own_authorization_server,
         registration: match server.registration {
             d::Registration::Open => host::Registration::Open,
@@ -382,7 +409,10 @@ pub(super) fn description(said: d::Description) -> Described {
         default_scopes: said.default_scopes,
         refresh: refresh(said.refresh),
         revocation: each(said.revocation, revocation),
-        follow_ups: each(said.follow_ups, |f| host::FollowUp { name: f.name, request: request(f.request) }),
+        follow_ups: each(said.follow_ups, |f| host::FollowUp {
+            name: f.name,
+            request: request(f.request),
+        }),
         identity: said.identity.map(|i| host::Identity {
             request: request(i.request),
             id: i.id,
@@ -392,7 +422,13 @@ pub(super) fn description(said: d::Description) -> Described {
         credentials: each(said.credentials, credential),
         constant_headers: each(said.constant_headers, header),
         mcp_servers: each(said.mcp_servers, mcp_server),
-        error_advice: each(said.error_advice, |e| host::ErrorAdvice { code: e.code, advice: e.advice }),
+        error_advice: each(said.error_advice, |e| host::ErrorAdvice {
+            code: e.code,
+            advice: e.advice,
+        }),
     };
-    Described { description, arguments_of: said.arguments_of }
+    Described {
+        description,
+        arguments_of: said.arguments_of,
+    }
 }

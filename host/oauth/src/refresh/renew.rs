@@ -1,0 +1,406 @@
+//! One renewal, from the lease to the stored result.
+
+use std::time::Duration;
+
+use countersign_core::audit::{AuditEvent, Outcome};
+use countersign_core::connection::{Connection, ReauthReason, State};
+use countersign_core::ports::{Change, Expect, SecretChange, StoreError, Write};
+use countersign_core::preset::Grant;
+use countersign_core::refresh::{Failure, Meaning, Need, classify, renewed, without};
+use countersign_core::request::{Asking, Exchange, SendError, token_request};
+use countersign_core::template::Values;
+use countersign_core::token_answer::{Answer, AnswerError, Granted, Reading, masked_body, read};
+
+use super::lease::Lease;
+use super::{Errand, FreshError};
+use crate::connections::{ATTEMPTS, record_key};
+use crate::service::{Held, Oauth};
+
+/// How often another replica's renewal is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// A caller waits: no more retries than this, whatever the record says.
+const MOST_RETRIES: u8 = 3;
+/// The lease outlasts the requests by this much.
+const SLACK: Duration = Duration::from_secs(15);
+
+/// How one request for new tokens ended.
+enum Answered {
+    Granted(Granted),
+    Failed {
+        failure: Failure,
+        hook: Option<bool>,
+    },
+}
+
+impl Oauth {
+    /// Renews under the lease, unless it has become needless.
+    pub(super) async fn renew_once(&self, errand: &Errand) -> Result<(), FreshError> {
+        let provider = &errand.party.provider;
+        let tries = u32::from(provider.max_retries.min(MOST_RETRIES)) + 1;
+        let lasts = provider.request_timeout * tries + SLACK;
+        let looks = lasts.as_millis() / LOOK.as_millis() + 1;
+        for _ in 0..looks {
+            let held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
+            match errand.need(&held, self)? {
+                Need::Fresh => return Ok(()),
+                Need::Hopeless => return Err(errand.ended(ReauthReason::Expired)),
+                Need::Soon | Need::Now => {}
+            }
+            let Some(mut lease) = self.take_lease(&held.connection.id, lasts).await? else {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
+            // Again: it may have been renewed before the lease was ours.
+            let held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
+            let result = match errand.need(&held, self) {
+                Ok(Need::Soon | Need::Now) => self.renew(errand, held, &mut lease).await,
+                Ok(Need::Fresh) => Ok(()),
+                Ok(Need::Hopeless) => Err(errand.ended(ReauthReason::Expired)),
+                Err(error) => Err(error),
+            };
+            self.give_back(&lease).await;
+            return result;
+        }
+        Err(errand.unavailable("another replica is renewing it and does not end"))
+    }
+
+    async fn renew(
+        &self,
+        errand: &Errand,
+        held: Held,
+        lease: &mut Lease,
+    ) -> Result<(), FreshError> {
+        match self.ask(errand, &held).await? {
+            Answered::Granted(granted) => self.store_renewed(errand, held, &granted, lease).await,
+            Answered::Failed { failure, hook } => {
+                let connection = &held.connection;
+                let Some(facts) = connection.credential(Some(&errand.credential)) else {
+                    return Err(errand.ended(ReauthReason::Expired));
+                };
+                let meaning = classify(
+                    &failure,
+                    &errand.party.preset.description().refresh,
+                    hook,
+                    facts,
+                    connection.last_used_at,
+                    self.world.clock.now(),
+                );
+                let provider = &errand.party.provider.name;
+                match meaning {
+                    Meaning::Final(reason) => self.end_grant(errand, held, reason).await,
+                    Meaning::Refused(reason) => {
+                        tracing::warn!(%provider, ?failure, "the provider refused to renew; the tokens are kept");
+                        Err(errand.ended(reason))
+                    }
+                    Meaning::Passing(detail) => {
+                        tracing::warn!(%provider, detail, "tokens could not be renewed; they are kept");
+                        Err(errand.unavailable(detail))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the refresh request, if provider and client are those of the
+    /// consent.
+    async fn ask(&self, errand: &Errand, held: &Held) -> Result<Answered, FreshError> {
+        let (provider, description) = (&*errand.party.provider, errand.party.preset.description());
+        let connection = &held.connection;
+        let cannot = |what: String| errand.unavailable(what);
+        let tokens = held
+            .sealed
+            .as_ref()
+            .ok_or_else(|| errand.ended(ReauthReason::Expired))?;
+        let values = Values::resolve(description, &provider.settings, &connection.facts)
+            .map_err(|e| cannot(e.to_string()))?;
+        let secret = self
+            .client_secret(provider)
+            .await
+            .map_err(|e| cannot(e.to_string()))?;
+        let asking = Asking {
+            provider,
+            description,
+            values: &values,
+            client_secret: secret.as_ref(),
+        };
+        let endpoint = asking
+            .token_endpoint(&Grant::RefreshToken)
+            .map_err(|e| cannot(e.to_string()))?;
+        if endpoint.origin().ascii_serialization() != connection.origins.token
+            || provider.client_id != connection.client_id
+        {
+            let reason = ReauthReason::ProviderChanged;
+            self.reject(&errand.key, connection.generation, reason)
+                .await?;
+            return Err(errand.ended(reason));
+        }
+        let resource = provider.resource.as_ref().or(connection.resource.as_ref());
+        let exchange = Exchange::Refresh {
+            tokens,
+            credential: &errand.credential,
+            resource,
+        };
+        let mut tries = 0;
+        let answer = loop {
+            let request = token_request(&asking, &exchange).map_err(|e| cannot(e.to_string()))?;
+            match self.sender.send(request, provider.request_timeout).await {
+                Err(error)
+                    if may_repeat(&error, errand)
+                        && tries < provider.max_retries.min(MOST_RETRIES) =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(LOOK * 2u32.pow(u32::from(tries))).await;
+                }
+                done => break done,
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Ok(Answered::Failed {
+                    failure: Failure::Unsent(error),
+                    hook: None,
+                });
+            }
+        };
+        Ok(self.judge(errand, connection, &answer, &asking))
+    }
+
+    fn judge(
+        &self,
+        errand: &Errand,
+        connection: &Connection,
+        answer: &Answer,
+        asking: &Asking<'_>,
+    ) -> Answered {
+        let preset = &errand.party.preset;
+        let description = preset.description();
+        let may_be_form = description.token_answer.may_be_form;
+        let shapes = description
+            .hooks
+            .token_answer
+            .then(|| preset.token_answer(answer.status(), &masked_body(answer, may_be_form, &[])));
+        let shapes = match shapes.transpose() {
+            Ok(shapes) => shapes.flatten(),
+            Err(fault) => {
+                let what = format!("its preset failed: {fault}");
+                let error = AnswerError::Unreadable {
+                    status: answer.status(),
+                    what,
+                };
+                return Answered::Failed {
+                    failure: Failure::Answer(error),
+                    hook: None,
+                };
+            }
+        };
+        let asked = connection
+            .credential(Some(&errand.credential))
+            .map(|f| f.scopes.clone());
+        let reading = Reading {
+            description,
+            shapes: shapes.as_deref(),
+            asked: &asked.unwrap_or_default(),
+            now: self.world.clock.now(),
+            client_secret: asking.client_secret.map(|s| &s.sealed),
+            only: Some(&errand.credential),
+        };
+        let error = match read(answer, &reading) {
+            Ok(granted) => return Answered::Granted(granted),
+            Err(error) => error,
+        };
+        let mut hook = None;
+        if let (true, AnswerError::Refused { status, code }) =
+            (description.hooks.refresh_error, &error)
+        {
+            let shape = &description.token_answer;
+            let keep: Vec<_> = shape
+                .error_code
+                .iter()
+                .chain(&shape.error_description)
+                .cloned()
+                .collect();
+            let masked = masked_body(answer, may_be_form, &keep);
+            // A hook that fails says nothing: the refusal then passes.
+            hook = preset
+                .refresh_error(*status, code.as_deref(), &masked)
+                .unwrap_or(Some(false));
+        }
+        Answered::Failed {
+            failure: Failure::Answer(error),
+            hook,
+        }
+    }
+
+    /// Stores the new tokens over those they were made from. Only then may
+    /// they be used.
+    async fn store_renewed(
+        &self,
+        errand: &Errand,
+        held: Held,
+        granted: &Granted,
+        lease: &mut Lease,
+    ) -> Result<(), FreshError> {
+        let made_from = held
+            .connection
+            .credential(Some(&errand.credential))
+            .map(|f| f.issued_at);
+        let generation = held.connection.generation;
+        let mut held = held;
+        let mut with_lease = true;
+        for attempt in 1..=ATTEMPTS {
+            let sealed = held
+                .sealed
+                .as_ref()
+                .ok_or_else(|| errand.ended(ReauthReason::Expired))?;
+            let (tokens, credentials) = renewed(sealed, &held.connection, granted)
+                .map_err(|_| errand.unavailable("the stored tokens cannot be opened"))?;
+            let mut facts = held.connection.facts.clone();
+            for (name, value) in &granted.captured {
+                facts.retain(|(n, _)| n != name);
+                facts.push((name.clone(), value.clone()));
+            }
+            let updated_at = self.world.clock.now();
+            let connection = Connection {
+                credentials,
+                facts,
+                updated_at,
+                ..held.connection.clone()
+            };
+            let secret = SecretChange::Set(tokens.into_secret());
+            let mut writes = vec![write_at(&connection, &held, secret)?];
+            if with_lease {
+                writes.push(self.end_of(lease)?);
+            }
+            match self.world.records.write(writes).await {
+                Ok(_) => {
+                    lease.is_given_back = with_lease;
+                    return Ok(());
+                }
+                Err(StoreError::Conflict) => {
+                    // A lost lease must not lose the tokens: only the
+                    // connection's own revision counts from here on.
+                    with_lease = false;
+                    held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
+                    let now_from = held
+                        .connection
+                        .credential(Some(&errand.credential))
+                        .map(|f| f.issued_at);
+                    if now_from != made_from || held.connection.generation != generation {
+                        return Ok(());
+                    }
+                }
+                // A rotated refresh token that is not stored is a lost grant.
+                Err(StoreError::Failed(_)) if attempt < ATTEMPTS => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Deletes the tokens of a grant that has ended, if they are still the ones
+    /// that were refused.
+    async fn end_grant(
+        &self,
+        errand: &Errand,
+        held: Held,
+        reason: ReauthReason,
+    ) -> Result<(), FreshError> {
+        let facts = |held: &Held| {
+            held.connection
+                .credential(Some(&errand.credential))
+                .map(|f| f.issued_at)
+        };
+        let (made_from, generation) = (facts(&held), held.connection.generation);
+        let mut held = held;
+        for _ in 0..ATTEMPTS {
+            let mut connection = held.connection.clone();
+            connection.updated_at = self.world.clock.now();
+            let others = connection.credentials.len() > 1;
+            let secret = match &held.sealed {
+                Some(sealed) if others => {
+                    connection
+                        .credentials
+                        .retain(|c| c.credential != errand.credential);
+                    let rest = without(sealed, &errand.credential)
+                        .map_err(|_| errand.unavailable("the stored tokens cannot be opened"))?;
+                    SecretChange::Set(rest.into_secret())
+                }
+                _ => {
+                    for credential in &mut connection.credentials {
+                        credential.refresh_token_present = false;
+                    }
+                    connection.state = State::NeedsReauth { reason };
+                    SecretChange::Remove
+                }
+            };
+            match self
+                .world
+                .records
+                .write(vec![write_at(&connection, &held, secret)?])
+                .await
+            {
+                Ok(_) => {
+                    self.note_end(errand, &connection, reason).await;
+                    return Err(errand.ended(reason));
+                }
+                Err(StoreError::Conflict) => {
+                    held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
+                    if facts(&held) != made_from || held.connection.generation != generation {
+                        // Somebody else renewed or reconnected meanwhile.
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn note_end(&self, errand: &Errand, connection: &Connection, reason: ReauthReason) {
+        let mut event = AuditEvent::new(
+            self.world.clock.now(),
+            "connection.refresh_failed",
+            Outcome::Failed,
+        )
+        .by(&connection.user)
+        .on(format!("provider:{}", connection.provider))
+        .detail(format!(
+            "credential {}; {}",
+            errand.credential,
+            reason.word()
+        ));
+        event.team = Some(connection.team.to_string());
+        if let Err(error) = self.world.audit.record(event).await {
+            tracing::error!(%error, "an audit event was not kept");
+        }
+    }
+}
+
+/// Whether the request may be sent again: it never arrived, or the preset says
+/// that a lost answer may be asked for again.
+fn may_repeat(error: &SendError, errand: &Errand) -> bool {
+    let refresh = &errand.party.preset.description().refresh;
+    *error == SendError::Unreachable
+        || (error.may_have_arrived() && refresh.retry_after_lost_answer)
+}
+
+fn write_at(
+    connection: &Connection,
+    held: &Held,
+    secret: SecretChange,
+) -> Result<Write, StoreError> {
+    let document =
+        serde_json::to_vec(connection).map_err(|e| StoreError::Damaged(e.to_string()))?;
+    Ok(Write {
+        key: record_key(&connection.key()),
+        expect: Expect::At(held.revision),
+        change: Some(Change {
+            document,
+            secret,
+            expires_at: None,
+        }),
+    })
+}

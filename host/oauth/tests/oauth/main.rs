@@ -1,0 +1,9 @@
+//! Consent, refresh and revocation against a small authorization server that
+//! answers as it is told. The real ones are in the workspace's `tests`.
+
+mod consent;
+mod links;
+mod refresh;
+mod revoke;
+mod support;
+mod wire;

@@ -1,0 +1,9 @@
+//! The crate from outside, with components made on the spot.
+#![allow(unreachable_pub, missing_docs, reason = "a test binary")]
+
+mod descriptions;
+mod faults;
+mod fixture;
+mod house;
+mod refusals;
+mod swaps;

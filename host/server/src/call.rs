@@ -1,0 +1,478 @@
+//! The one flow: how a call goes through, step by step.
+//!
+//! [`crate::http::mcp`] has accepted the request (1), knows who is calling (2)
+//! and has parsed it (3). From here on: look up (4), judge (5), fresh (6), plan
+//! (7), send (8), answer (9), record (10). Each step demands what the one
+//! before made; what goes wrong is a [`CallError`], and [`carry`] says it in
+//! the client's way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_core::caller::Caller;
+use countersign_core::connection::{Connection, ConnectionKey, ReauthReason};
+use countersign_core::decide::Attachment;
+use countersign_core::error::CallError;
+use countersign_core::inject::{InjectError, Plan, Vaulted};
+use countersign_core::names::{CallId, ServerName};
+use countersign_core::preset::{Call, PresetFault};
+use countersign_core::scope::ScopeSet;
+use countersign_core::secret::Sealed;
+use countersign_core::server::AuthMode;
+use countersign_mcp::envelope::Message;
+use countersign_mcp::revision::Revision;
+use countersign_mcp::session::Binding;
+use countersign_mcp::upstream::{Answer, Challenge, Expects, Outbound, Outcome, Upstream as _};
+use countersign_mcp::{headers, lazy, relay};
+use countersign_oauth::refresh::FreshError;
+use countersign_oauth::{Held, Party};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use crate::attachments::NotAttached;
+use crate::http::connections::resource_of;
+use crate::wiring::{App, store_error};
+
+pub(crate) mod answer;
+pub(crate) mod carry;
+pub(crate) mod held;
+pub(crate) mod listen;
+pub(crate) mod lists;
+pub(crate) mod record;
+pub(crate) mod sessions;
+
+use record::Trace;
+use sessions::Session;
+
+/// How long the headers of an upstream's answer may take.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Of answers to what the host itself sends, in bytes.
+const OWN_ANSWER_LIMIT: usize = 1 << 20;
+
+/// One HTTP request to an MCP endpoint, as accepted.
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    /// From the path.
+    pub(crate) server: ServerName,
+    /// Who is calling; the bearer stopped at this.
+    pub(crate) caller: Arc<Caller>,
+    /// The client's headers.
+    pub(crate) headers: HeaderMap,
+    /// The body, parsed by whoever needs it; messages borrow from it.
+    pub(crate) body: Bytes,
+    /// The protocol revision it speaks.
+    pub(crate) revision: Revision,
+    /// The client's session, in revisions that have them.
+    pub(crate) session: Option<Arc<Session>>,
+    /// When it arrived, in microseconds of the monotonic clock.
+    pub(crate) arrived: u64,
+    /// Under which the audit log has it.
+    pub(crate) id: CallId,
+}
+
+impl Exchange {
+    /// For whom sessions and states are sealed.
+    pub(crate) fn binding(&self) -> Binding<'_> {
+        Binding {
+            user: &self.caller.user,
+            team: &self.caller.team,
+            client: &self.caller.client,
+            server: self.server.as_str(),
+        }
+    }
+}
+
+/// What is asked of the upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    /// POST, GET or DELETE.
+    pub(crate) method: &'a Method,
+    /// The MCP method for the judges (`GET` and `DELETE` are judged as what
+    /// they do).
+    pub(crate) named: &'a str,
+    /// The message; none for GET and DELETE.
+    pub(crate) message: Option<&'a Message<'a>>,
+    /// What to send, byte for byte what was parsed.
+    pub(crate) body: &'a Bytes,
+    /// What an MCP server answers to it.
+    pub(crate) expects: Expects,
+}
+
+/// What a message calls, gets or reads.
+pub(crate) fn name_of<'m>(message: &'m Message<'_>) -> Option<&'m str> {
+    let params = message.params()?;
+    params.name.as_deref().or(params.uri.as_deref())
+}
+
+/// The connection that a caller's calls to a server use.
+pub(crate) fn connection_key(attachment: &Attachment, caller: &Caller) -> Option<ConnectionKey> {
+    if attachment.server().auth.mode != AuthMode::UserDelegated {
+        return None;
+    }
+    Some(ConnectionKey {
+        user: caller.user.clone(),
+        team: caller.team.clone(),
+        provider: attachment.provider()?.name.clone(),
+        resource: resource_of(attachment.server()),
+    })
+}
+
+/// Steps 4 to 8, and the resend of step 9: the upstream's answer, or what
+/// stood in the way.
+pub(crate) async fn pass(
+    app: &App,
+    exchange: &Exchange,
+    ask: Ask<'_>,
+    trace: &mut Trace,
+) -> Result<Passed, CallError> {
+    // 4. Look up.
+    let attachment = look_up(app, &exchange.server)?;
+    trace.attached(&attachment);
+    let key = connection_key(&attachment, &exchange.caller);
+    let held = match &key {
+        Some(key) => app.oauth.load(key).await.map_err(|e| store_error(&e))?,
+        None => None,
+    };
+
+    // 5. Judge.
+    let call = Call {
+        method: ask.named,
+        name: ask.message.and_then(name_of),
+        arguments: ask
+            .message
+            .and_then(Message::params)
+            .and_then(|p| p.arguments),
+        host: attachment.host(),
+    };
+    let permit = attachment
+        .admit(&exchange.caller, call)?
+        .connected(held.as_ref().map(|h| &h.connection), app.world.clock.now())?
+        .judge()?;
+    trace.decided_by(permit.decided_by());
+
+    // 6. Fresh.
+    let party = party(&attachment);
+    let credential = permit.credential().map(str::to_owned);
+    let credential = credential.as_deref();
+    let mut held = match (held, &party) {
+        (Some(held), Some(party)) => Some(
+            app.oauth
+                .fresh(held, party, credential)
+                .await
+                .map_err(fresh_error)?,
+        ),
+        (held, _) => held,
+    };
+    trace.connected(held.as_ref().map(|h| &h.connection));
+
+    // 7. Plan.
+    let plan = Plan::new(permit, held.as_ref().map(|h| &h.connection)).map_err(inject_error)?;
+    let key_of_server = static_key(app, &attachment).await?;
+
+    // 8. Send; and 9, as far as a refused token goes.
+    let sender = Sender {
+        app,
+        exchange,
+        plan: &plan,
+        api_key: key_of_server.as_ref(),
+    };
+    let outcome = sender.send(ask, held.as_ref(), trace).await?;
+    let outcome = match (outcome, key, party) {
+        (Outcome::Unauthorized(_), Some(key), Some(party)) => {
+            held = renew(app, held, &party, credential).await?;
+            let outcome = sender.send(ask, held.as_ref(), trace).await?;
+            if let (Outcome::Unauthorized(_), Some(held)) = (&outcome, &held) {
+                return Err(reject(app, &attachment, &key, held).await);
+            }
+            outcome
+        }
+        (outcome, ..) => outcome,
+    };
+    let answer = settle(&attachment, outcome, trace)?;
+    Ok(Passed {
+        answer,
+        attachment,
+        connection: held.map(|h| h.connection),
+    })
+}
+
+/// An answer on its way back, and what it was obtained with.
+pub(crate) struct Passed {
+    pub(crate) answer: Answer,
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) connection: Option<Connection>,
+}
+
+/// The server's attachment, pinned for this call.
+pub(crate) fn look_up(app: &App, server: &ServerName) -> Result<Arc<Attachment>, CallError> {
+    app.attachments.pin(server).map_err(|why| match why {
+        // The router has refused unknown names; it vanished since.
+        NotAttached::Unknown => CallError::UpstreamUnavailable {
+            detail: "it is no longer registered".into(),
+        },
+        NotAttached::Unusable(error) => error,
+    })
+}
+
+pub(crate) fn party(attachment: &Attachment) -> Option<Party> {
+    Some(Party {
+        provider: Arc::clone(attachment.provider()?),
+        preset: Arc::clone(attachment.preset()?),
+    })
+}
+
+/// Sends one planned call; the token is opened anew for each attempt.
+struct Sender<'a> {
+    app: &'a App,
+    exchange: &'a Exchange,
+    plan: &'a Plan,
+    api_key: Option<&'a Sealed>,
+}
+
+impl Sender<'_> {
+    async fn send(
+        &self,
+        ask: Ask<'_>,
+        held: Option<&Held>,
+        trace: &mut Trace,
+    ) -> Result<Outcome, CallError> {
+        let generation = held.map_or(0, |h| h.connection.generation);
+        let session = match &self.exchange.session {
+            Some(session) => match session.upstream(self.app, generation).await? {
+                Some(upstream) => upstream.id().cloned(),
+                None => match self.begin_session(session, held, generation).await? {
+                    Begun::With(id) => id,
+                    Begun::Not(outcome) => {
+                        trace.upstream_status(&outcome);
+                        return Ok(outcome);
+                    }
+                },
+            },
+            None => None,
+        };
+        let headers = headers::upstream(
+            &self.exchange.headers,
+            self.exchange.revision,
+            ask.message,
+            session.as_ref(),
+        );
+        let outcome = self
+            .send_with(ask.method, headers, ask.body.clone(), ask.expects, held)
+            .await?;
+        trace.upstream_status(&outcome);
+        if let (Outcome::Status(StatusCode::NOT_FOUND), Some(session)) =
+            (&outcome, &self.exchange.session)
+        {
+            session.forget(self.app).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Begins the upstream's session for a client whose own began before there
+    /// was a connection to begin it with.
+    async fn begin_session(
+        &self,
+        session: &Session,
+        held: Option<&Held>,
+        generation: u64,
+    ) -> Result<Begun, CallError> {
+        let first = self
+            .send_own(
+                lazy::headers(None, None),
+                lazy::initialize(&session.capsule),
+                Expects::Answer,
+                held,
+            )
+            .await?;
+        let Outcome::Answer(answer) = first else {
+            return Ok(Begun::Not(first));
+        };
+        let given = answer.session.clone();
+        let response = relay::response_in(answer, lazy::INITIALIZE_ID, OWN_ANSWER_LIMIT).await?;
+        let negotiated = lazy::negotiated(&response)?;
+        let headers = lazy::headers(Some(negotiated.revision), given.as_ref());
+        let second = self
+            .send_own(headers, lazy::initialized(), Expects::Acknowledgement, held)
+            .await?;
+        let Outcome::Answer(_) = second else {
+            return Ok(Begun::Not(second));
+        };
+        session.store(self.app, generation, given.clone()).await?;
+        Ok(Begun::With(given))
+    }
+
+    async fn send_own(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+        expects: Expects,
+        held: Option<&Held>,
+    ) -> Result<Outcome, CallError> {
+        self.send_with(&Method::POST, headers, body, expects, held)
+            .await
+    }
+
+    async fn send_with(
+        &self,
+        method: &Method,
+        headers: HeaderMap,
+        body: Bytes,
+        expects: Expects,
+        held: Option<&Held>,
+    ) -> Result<Outcome, CallError> {
+        let vaulted = Vaulted {
+            tokens: held.and_then(|h| h.sealed.as_ref()),
+            api_key: self.api_key,
+        };
+        let filled = self.plan.fill(&vaulted).map_err(inject_error)?;
+        let (url, headers) = filled.into_request(headers);
+        let uri =
+            http::Uri::try_from(url.as_str()).map_err(|_| CallError::UpstreamUnavailable {
+                detail: "its address is not valid".into(),
+            })?;
+        let outbound = Outbound {
+            method: method.clone(),
+            uri,
+            headers,
+            body,
+            expects,
+            header_timeout: HEADER_TIMEOUT,
+        };
+        Ok(self.app.upstream.send(outbound).await?)
+    }
+}
+
+/// Whether the upstream began a session for us.
+enum Begun {
+    /// It did, under this id if it uses any.
+    With(Option<HeaderValue>),
+    /// It answered something else, which answers the call too.
+    Not(Outcome),
+}
+
+/// A real 401 with a token thought good: one forced renewal.
+async fn renew(
+    app: &App,
+    held: Option<Held>,
+    party: &Party,
+    credential: Option<&str>,
+) -> Result<Option<Held>, CallError> {
+    match held {
+        Some(held) => Ok(Some(
+            app.oauth
+                .force_once(held, party, credential)
+                .await
+                .map_err(fresh_error)?,
+        )),
+        None => Ok(None),
+    }
+}
+
+/// Still 401: the connection does not work at this upstream.
+async fn reject(app: &App, attachment: &Attachment, key: &ConnectionKey, held: &Held) -> CallError {
+    let reason = ReauthReason::UpstreamUnauthorized;
+    if let Err(error) = app
+        .oauth
+        .reject(key, held.connection.generation, reason)
+        .await
+    {
+        return store_error(&error);
+    }
+    CallError::NeedsReauth {
+        provider: attachment.provider_label(),
+        reason,
+    }
+}
+
+/// Turns what came back into an answer or an error. The upstream's own
+/// challenge goes no further.
+fn settle(
+    attachment: &Attachment,
+    outcome: Outcome,
+    trace: &mut Trace,
+) -> Result<Answer, CallError> {
+    match outcome {
+        Outcome::Answer(answer) => Ok(answer),
+        Outcome::Status(status) => Ok(bare(status)),
+        Outcome::Unauthorized(_) => {
+            trace.decided_by("upstream");
+            Err(CallError::UpstreamUnavailable {
+                detail: "it does not accept the credential that is configured for it".into(),
+            })
+        }
+        Outcome::Forbidden(challenge) => {
+            trace.decided_by("upstream");
+            Err(forbidden(attachment, &challenge))
+        }
+    }
+}
+
+fn forbidden(attachment: &Attachment, challenge: &Challenge) -> CallError {
+    let missing = challenge
+        .scope
+        .as_deref()
+        .map(|s| ScopeSet::split(s, &[]))
+        .unwrap_or_default();
+    if challenge.is_insufficient_scope() && !missing.is_empty() && attachment.provider().is_some() {
+        return CallError::NeedsScopes {
+            provider: attachment.provider_label(),
+            missing,
+        };
+    }
+    CallError::Denied {
+        code: "upstream_forbidden".into(),
+        message: format!(
+            "{} does not let your account do that.",
+            attachment.server().display_name
+        ),
+    }
+}
+
+/// An HTTP status without a body, passed on as it is.
+fn bare(status: StatusCode) -> Answer {
+    Answer {
+        status,
+        headers: HeaderMap::new(),
+        session: None,
+        kind: countersign_mcp::upstream::Kind::Empty,
+        body: Bytes::new().into(),
+    }
+}
+
+async fn static_key(app: &App, attachment: &Attachment) -> Result<Option<Sealed>, CallError> {
+    let auth = &attachment.server().auth;
+    let (AuthMode::Static, Some(name)) = (auth.mode, &auth.secret_ref) else {
+        return Ok(None);
+    };
+    let unusable = |why: String| CallError::UpstreamUnavailable { detail: why };
+    let found = app
+        .registry
+        .sealed(name)
+        .await
+        .map_err(|e| store_error(&e))?;
+    let (facts, sealed) = found.ok_or_else(|| unusable(format!("its secret {name} is not set")))?;
+    if !facts.hosts.is_empty() && !facts.hosts.iter().any(|h| h.matches(attachment.url())) {
+        return Err(unusable(format!(
+            "its secret {name} is not bound to its host"
+        )));
+    }
+    Ok(Some(sealed))
+}
+
+fn fresh_error(error: FreshError) -> CallError {
+    match error {
+        FreshError::Call(error) => error,
+        FreshError::Store(error) => store_error(&error),
+    }
+}
+
+fn inject_error(error: InjectError) -> CallError {
+    match error {
+        InjectError::Preset(fault) => CallError::Preset(fault),
+        // The admin page and `server create` say the same; a call fails closed.
+        other => {
+            tracing::warn!(error = %other, "a credential was not sent");
+            CallError::Preset(PresetFault::BadOutput(other.to_string()))
+        }
+    }
+}

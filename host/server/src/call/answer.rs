@@ -1,0 +1,232 @@
+//! Step 9: a request's answer on its way back, and the whole of one request
+//! from step 4 to 10.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_core::error::CallError;
+use countersign_core::ports::random_token;
+use countersign_mcp::answer::Trouble;
+use countersign_mcp::envelope::{Message, Request};
+use countersign_mcp::lazy;
+use countersign_mcp::relay::{self, Rules};
+use countersign_mcp::session::Capsule;
+use countersign_mcp::upstream::{Answer, Expects, Kind};
+use http::{HeaderValue, Method, Response};
+
+use crate::call::record::Trace;
+use crate::call::sessions::{LIFETIME, Session};
+use crate::call::{Ask, Exchange, Passed, carry, lists, pass};
+use crate::wiring::App;
+
+/// A request's answer with the session id it gives to the client.
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) session: Option<HeaderValue>,
+}
+
+impl Answered {
+    pub(crate) fn into_response(self) -> Response<countersign_mcp::body::AnswerBody> {
+        self.answer.into_response(self.session)
+    }
+}
+
+impl From<Response<countersign_mcp::body::AnswerBody>> for Answered {
+    /// An answer of our own, in JSON.
+    fn from(response: Response<countersign_mcp::body::AnswerBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        let answer = Answer {
+            status: parts.status,
+            headers: parts.headers,
+            session: None,
+            kind: Kind::Json,
+            body,
+        };
+        Self {
+            answer,
+            session: None,
+        }
+    }
+}
+
+/// One request: what Countersign answers itself, or what the server answers.
+pub(crate) async fn run(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    body: &Bytes,
+) -> Result<Answered, CallError> {
+    match carry::connect_tool(app, exchange, request).await {
+        Some(result) => {
+            let mut trace = Trace::default();
+            trace.decided_by("connect tool");
+            let message = Message::Request(request.clone());
+            trace.write(
+                app,
+                exchange,
+                &request.method,
+                Some(&message),
+                result.as_ref().err(),
+            );
+            result.map(Answered::from)
+        }
+        None => send(app, exchange, request, body).await,
+    }
+}
+
+/// One request, sent, answered and recorded; or what stood in the way, which
+/// is recorded too.
+async fn send(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    body: &Bytes,
+) -> Result<Answered, CallError> {
+    let mut trace = Trace::default();
+    let message = Message::Request(request.clone());
+    let ask = Ask {
+        method: &Method::POST,
+        named: &request.method,
+        message: Some(&message),
+        body,
+        expects: Expects::Answer,
+    };
+    let result = match pass(app, exchange, ask, &mut trace).await {
+        Ok(passed) => relayed(app, exchange, request, passed).await,
+        Err(error) => Err(error),
+    };
+    trace.write(
+        app,
+        exchange,
+        &request.method,
+        Some(&message),
+        result.as_ref().err(),
+    );
+    result
+}
+
+async fn relayed(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    passed: Passed,
+) -> Result<Answered, CallError> {
+    if request.method == "initialize" {
+        return begun(app, exchange, request, passed).await;
+    }
+    let Passed {
+        answer,
+        attachment,
+        connection,
+    } = passed;
+    let mut rules = Rules::of_request(request, exchange.revision, on_fault(exchange, request));
+    if let Some(filter) = lists::filter(&attachment, connection, exchange.revision, &request.method)
+    {
+        rules = rules.with_filter(filter);
+    }
+    Ok(Answered {
+        answer: relay::apply(answer, rules).await?,
+        session: None,
+    })
+}
+
+/// The error that ends a stream which breaks off before the response.
+fn on_fault(
+    exchange: &Exchange,
+    request: &Request<'_>,
+) -> impl FnOnce(countersign_mcp::upstream::UpstreamFault) -> Bytes + Send + use<> {
+    let id = request.id.raw().to_owned();
+    let (server, call, revision) = (
+        exchange.server.clone(),
+        exchange.id.clone(),
+        exchange.revision,
+    );
+    move |fault| {
+        let error = CallError::from(fault);
+        tracing::warn!(%server, call_id = %call, %error, "an upstream's stream broke off");
+        let facts = error.facts(&server, None, None, &call);
+        Trouble {
+            id: &id,
+            revision,
+            error: &error,
+            facts: &facts,
+        }
+        .rpc_error_body()
+    }
+}
+
+/// The answer to `initialize`: the client gets a session of ours, with the
+/// upstream's behind it.
+async fn begun(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    passed: Passed,
+) -> Result<Answered, CallError> {
+    let Passed {
+        mut answer,
+        connection,
+        ..
+    } = passed;
+    if answer.kind == Kind::Empty {
+        return Ok(Answered {
+            answer,
+            session: None,
+        });
+    }
+    let given = answer.session.take();
+    let streamed = answer.kind == Kind::Events;
+    let (status, headers) = (answer.status, answer.headers.clone());
+    let response = relay::response_in(answer, request.id.raw(), super::OWN_ANSWER_LIMIT).await?;
+    let session = match lazy::negotiated(&response) {
+        Ok(negotiated) => {
+            let session = new_session(app, request, negotiated.revision);
+            let generation = connection.map_or(0, |c| c.generation);
+            session.store(app, generation, given).await?;
+            Some(seal(app, exchange, &session))
+        }
+        // A refusal of the upstream's: the client sees it and has no session.
+        Err(_) => None,
+    };
+    let body = if streamed {
+        countersign_mcp::sse::message(&response)
+    } else {
+        response
+    };
+    let kind = if streamed { Kind::Events } else { Kind::Json };
+    Ok(Answered {
+        answer: Answer {
+            status,
+            headers,
+            session: None,
+            kind,
+            body: body.into(),
+        },
+        session,
+    })
+}
+
+/// A session for the client that sends this `initialize`.
+pub(crate) fn new_session(
+    app: &App,
+    request: &Request<'_>,
+    revision: countersign_mcp::revision::Revision,
+) -> Session {
+    let ends = app.world.clock.now().plus(LIFETIME);
+    Session {
+        capsule: Capsule::of_initialize(request, revision, ends, &*app.world.random),
+    }
+}
+
+/// The session id for the client.
+pub(crate) fn seal(app: &App, exchange: &Exchange, session: &Session) -> HeaderValue {
+    app.capsules
+        .seal(&session.capsule, &exchange.binding(), &*app.world.random)
+}
+
+/// A fresh call id.
+pub(crate) fn call_id(app: &App) -> countersign_core::names::CallId {
+    let id = format!("call_{}", random_token::<12>(&*app.world.random));
+    countersign_core::names::CallId::parse(&id)
+        .unwrap_or_else(|_| unreachable!("base64url is visible ASCII"))
+}

@@ -1,0 +1,282 @@
+//! How a [`CallError`] reaches the client: CONTRACT's carriers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_core::connection::{Connection, ReauthReason, Status};
+use countersign_core::decide::Attachment;
+use countersign_core::error::{CallError, ErrorFacts};
+use countersign_core::ports::StoreError;
+use countersign_core::scope::ScopeSet;
+use countersign_mcp::answer::synthetic::Unconnected;
+use countersign_mcp::answer::{Carrier, Client, Elicitation, Trouble};
+use countersign_mcp::body::AnswerBody;
+use countersign_mcp::envelope::Request;
+use countersign_mcp::revision::Era;
+use countersign_mcp::session::declares_url_elicitation;
+use countersign_oauth::links::LinkRequest;
+use http::{Response, StatusCode};
+
+use crate::call::answer::{new_session, seal};
+use crate::call::{Exchange, connection_key, held, look_up};
+use crate::http::connections::resource_of;
+use crate::wiring::{App, store_error};
+
+/// An error with all that is needed to say it.
+pub(crate) struct Case {
+    pub(crate) error: CallError,
+    pub(crate) facts: ErrorFacts,
+    pub(crate) attachment: Option<Arc<Attachment>>,
+}
+
+impl Case {
+    /// Makes the link that the user has to open, if there is something for
+    /// him to do.
+    pub(crate) async fn new(app: &App, exchange: &Exchange, error: CallError) -> Self {
+        let attachment = look_up(app, &exchange.server).ok();
+        let mut error = match attachment.as_deref() {
+            Some(attachment) => without_browser(exchange, attachment, error),
+            None => error,
+        };
+        let mut url = None;
+        if let (true, Some(attachment)) = (error.wants_user() && !has_no_page(&error), &attachment)
+        {
+            match link(app, exchange, attachment, &error).await {
+                Ok(link) => url = link,
+                Err(failed) => error = store_error(&failed),
+            }
+        }
+        let provider = attachment
+            .as_ref()
+            .and_then(|a| a.provider())
+            .map(|p| p.name.clone());
+        let facts = error.facts(&exchange.server, provider.as_ref(), url, &exchange.id);
+        Self {
+            error,
+            facts,
+            attachment,
+        }
+    }
+
+    /// The same without a page: for waiting only.
+    pub(crate) fn without_link(app: &App, exchange: &Exchange, error: CallError) -> Self {
+        let attachment = look_up(app, &exchange.server).ok();
+        let facts = error.facts(&exchange.server, None, None, &exchange.id);
+        Self {
+            error,
+            facts,
+            attachment,
+        }
+    }
+
+    /// As the answer to this request.
+    pub(crate) fn trouble<'a>(&'a self, exchange: &Exchange, id: &'a str) -> Trouble<'a> {
+        Trouble {
+            id,
+            revision: exchange.revision,
+            error: &self.error,
+            facts: &self.facts,
+        }
+    }
+
+    /// Whether this connection ends the user's errand.
+    pub(crate) fn is_mended_by(
+        &self,
+        connection: &Connection,
+        now: countersign_core::time::Timestamp,
+    ) -> bool {
+        let Some(attachment) = &self.attachment else {
+            return false;
+        };
+        let mut needed = attachment.server().auth.required_scopes.clone();
+        if let CallError::NeedsScopes { missing, .. } = &self.error {
+            needed = needed.union(missing);
+        }
+        connection.status(now, &needed, attachment.implications()).0 == Status::Connected
+    }
+}
+
+fn has_no_page(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::NeedsReauth {
+            reason: ReauthReason::NoBrowserIdentity,
+            ..
+        }
+    )
+}
+
+/// Somebody who cannot open a page here is told that instead.
+fn without_browser(exchange: &Exchange, attachment: &Attachment, error: CallError) -> CallError {
+    if exchange.caller.has_browser_identity || !error.wants_user() {
+        return error;
+    }
+    CallError::NeedsReauth {
+        provider: attachment.provider_label(),
+        reason: ReauthReason::NoBrowserIdentity,
+    }
+}
+
+async fn link(
+    app: &App,
+    exchange: &Exchange,
+    attachment: &Attachment,
+    error: &CallError,
+) -> Result<Option<String>, StoreError> {
+    let Some(provider) = attachment.provider() else {
+        return Ok(None);
+    };
+    let mut scopes: ScopeSet = provider
+        .scopes
+        .union(&attachment.server().auth.required_scopes);
+    if let CallError::NeedsScopes { missing, .. } = error {
+        scopes = scopes.union(missing);
+    }
+    let request = LinkRequest {
+        user: exchange.caller.user.clone(),
+        team: exchange.caller.team.clone(),
+        provider: provider.name.clone(),
+        resource: resource_of(attachment.server()),
+        server: Some(exchange.server.clone()),
+        client_name: Some(exchange.caller.client_name.clone()),
+        scopes,
+    };
+    app.oauth
+        .make_link(request)
+        .await
+        .map(|url| Some(url.into()))
+}
+
+/// The whole answer for a request that could not go through.
+pub(crate) async fn answer(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    body: &Bytes,
+    error: CallError,
+    rounds: u8,
+) -> Response<AnswerBody> {
+    if let Some(response) = stand_in(app, exchange, request, &error) {
+        return response;
+    }
+    let case = Case::new(app, exchange, error).await;
+    let client = Client {
+        revision: exchange.revision,
+        url_elicitation: takes_urls(exchange, request),
+        rounds,
+    };
+    let trouble = case.trouble(exchange, request.id.raw());
+    match client.carrier(&case.error, case.facts.authorize_url.is_some(), request) {
+        Carrier::InputRequired => {
+            let now = app.world.clock.now();
+            let random = &*app.world.random;
+            let state = app
+                .states
+                .seal(request, rounds, &exchange.binding(), now, random);
+            trouble.input_required(&state).map(AnswerBody::from)
+        }
+        Carrier::Held => held::hold(app, exchange, request, body, case),
+        Carrier::UrlRequired => {
+            let elicitation = Elicitation::new(&*app.world.random);
+            let answer = trouble.url_required(&elicitation);
+            held::tell_when_done(app, exchange, case, elicitation);
+            json(answer)
+        }
+        Carrier::ToolResult | Carrier::RpcError => trouble.plain(request).map(AnswerBody::from),
+    }
+}
+
+/// Whether the client opens URLs for its user.
+pub(crate) fn takes_urls(exchange: &Exchange, request: &Request<'_>) -> bool {
+    match (exchange.revision.era(), &exchange.session) {
+        (Era::PerRequest, _) => declares_url_elicitation(request.params.meta.client_capabilities),
+        (Era::Sessions, Some(session)) => session.capsule.url_elicitation(),
+        (Era::Sessions, None) => false,
+    }
+}
+
+/// What Countersign answers in the place of a server that cannot be asked
+/// without a connection: enough for an agent to offer its user the way.
+fn stand_in(
+    app: &App,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    error: &CallError,
+) -> Option<Response<AnswerBody>> {
+    if !error.wants_user() || matches!(error, CallError::ApprovalRequired { .. }) {
+        return None;
+    }
+    let attachment = look_up(app, &exchange.server).ok()?;
+    let provider = attachment.provider()?;
+    let unconnected = Unconnected {
+        server: &exchange.server,
+        display_name: &attachment.server().display_name,
+        provider: &provider.name,
+        provider_display_name: &provider.display_name,
+    };
+    let response = match &*request.method {
+        "initialize" => {
+            let session = new_session(app, request, exchange.revision);
+            let mut response = unconnected.initialize(request, exchange.revision);
+            let id = seal(app, exchange, &session);
+            response
+                .headers_mut()
+                .insert(countersign_mcp::headers::SESSION_ID.clone(), id);
+            response
+        }
+        "server/discover" => unconnected.discover(request),
+        "tools/list" => unconnected.tools_list(request, exchange.revision),
+        "ping" => countersign_mcp::refusal::json_response(
+            StatusCode::OK,
+            countersign_mcp::refusal::result_body(request.id.raw(), "{}"),
+        ),
+        _ => return None,
+    };
+    Some(response.map(AnswerBody::from))
+}
+
+/// The stand-in's own tool: `connect_{provider}`. None if it is not called.
+/// Once the account is connected it says so, else it is a call that needs one.
+pub(crate) async fn connect_tool(
+    app: &App,
+    exchange: &Exchange,
+    request: &Request<'_>,
+) -> Option<Result<Response<AnswerBody>, CallError>> {
+    if request.method != "tools/call" {
+        return None;
+    }
+    let name = request.name()?.strip_prefix("connect_")?;
+    let attachment = look_up(app, &exchange.server).ok()?;
+    let provider = attachment.provider().filter(|p| p.name.as_str() == name)?;
+    let key = connection_key(&attachment, &exchange.caller)?;
+    let connection = match app.oauth.load(&key).await {
+        Ok(held) => held.map(|h| h.connection),
+        Err(error) => return Some(Err(store_error(&error))),
+    };
+    let call = countersign_core::preset::Call {
+        method: "tools/list",
+        name: None,
+        arguments: None,
+        host: attachment.host(),
+    };
+    let admitted = match attachment.admit(&exchange.caller, call) {
+        Ok(admitted) => admitted,
+        Err(error) => return Some(Err(error)),
+    };
+    if let Err(error) = admitted.connected(connection.as_ref(), app.world.clock.now()) {
+        return Some(Err(error));
+    }
+    let unconnected = Unconnected {
+        server: &exchange.server,
+        display_name: &attachment.server().display_name,
+        provider: &provider.name,
+        provider_display_name: &provider.display_name,
+    };
+    Some(Ok(unconnected
+        .connected(request, exchange.revision)
+        .map(AnswerBody::from)))
+}
+
+pub(crate) fn json(body: Bytes) -> Response<AnswerBody> {
+    countersign_mcp::refusal::json_response(StatusCode::OK, body).map(AnswerBody::from)
+}

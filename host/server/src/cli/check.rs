@@ -1,0 +1,138 @@
+//! `check`: everything that `serve` would stumble over, without serving.
+
+use std::path::Path;
+
+use countersign_presets::{Catalog, EngineConfig, FileState};
+use countersign_vault::error::OpenError;
+use countersign_vault::keys::KeyRing;
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::output::Printer;
+use crate::config::{Config, Signatures, StoreUrl};
+use crate::opening::{Opened, OpeningError};
+
+/// One part that was looked at.
+struct Finding {
+    part: &'static str,
+    good: bool,
+    detail: String,
+}
+
+pub(super) async fn run(file: &Path, printer: &Printer) -> Result<(), CliError> {
+    let config = Config::load(file).map_err(CliError::new)?;
+    let mut findings = vec![Finding {
+        part: "configuration",
+        good: true,
+        detail: format!("{}, serves {}", file.display(), config.server.public_url),
+    }];
+    let key = KeyRing::load(&config.keys.source).await;
+    let key_is_good = key.is_ok();
+    findings.push(Finding {
+        part: "key",
+        good: key_is_good,
+        detail: key.map_or_else(
+            |e| e.to_string(),
+            |ring| format!("loaded, {:?}", ring.current_id()),
+        ),
+    });
+    if key_is_good {
+        findings.push(store(&config).await);
+    }
+    findings.extend(presets(&config).await);
+    let bad = findings.iter().filter(|f| !f.good).count();
+    let items: Vec<Value> = findings
+        .iter()
+        .map(|f| json!({"part": f.part, "ok": f.good, "detail": f.detail}))
+        .collect();
+    let list = json!({"items": items, "next_page_token": "", "total_size": items.len()});
+    printer.list(
+        &list,
+        &[("PART", "part"), ("OK", "ok"), ("DETAIL", "detail")],
+        "",
+    )?;
+    match bad {
+        0 => Ok(()),
+        1 => Err(CliError("one part is not in order".into())),
+        n => Err(CliError(format!("{n} parts are not in order"))),
+    }
+}
+
+async fn store(config: &Config) -> Finding {
+    let StoreUrl::Sled(folder) = &config.store.url;
+    let finding = |good, detail| Finding {
+        part: "store",
+        good,
+        detail,
+    };
+    // Opening makes an empty one; looking must not.
+    if !folder.exists() {
+        let text = format!(
+            "{} does not exist; `countersign init` makes one",
+            folder.display()
+        );
+        return finding(false, text);
+    }
+    match Opened::new(config).await {
+        Ok(opened) => {
+            let damage: Vec<String> = opened
+                .vault
+                .damage()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            opened.audit.close().await;
+            match damage.is_empty() {
+                true => finding(true, "opened, every record verified".into()),
+                false => finding(false, damage.join("; ")),
+            }
+        }
+        Err(OpeningError::Open(OpenError::InUse { .. })) => {
+            finding(true, "in use by a running host, so not looked into".into())
+        }
+        Err(error) => finding(false, error.to_string()),
+    }
+}
+
+async fn presets(config: &Config) -> Vec<Finding> {
+    let finding = |good, detail| Finding {
+        part: "presets",
+        good,
+        detail,
+    };
+    let folder = config.server.catalog_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        Catalog::open(&folder, EngineConfig::default()).map(|catalog| catalog.list())
+    });
+    let entries = match opened.await {
+        Ok(Ok(entries)) => entries,
+        Ok(Err(error)) => return vec![finding(false, error.to_string())],
+        Err(error) => return vec![finding(false, error.to_string())],
+    };
+    let mut findings = Vec::new();
+    if config.presets.signatures == Signatures::Require {
+        findings.push(finding(
+            false,
+            "[presets] signatures = \"require\", and this version cannot verify signatures: no preset can be used; \
+             write \"warn\" or \"off\""
+                .into(),
+        ));
+    }
+    let mut loaded = 0_usize;
+    for entry in entries {
+        match entry.state {
+            FileState::Loaded | FileState::NeedsSettings { .. } => loaded += 1,
+            FileState::Refused { reason } => {
+                findings.push(finding(false, format!("{}: {reason}", entry.file)))
+            }
+        }
+    }
+    findings.push(finding(
+        true,
+        format!(
+            "{loaded} loaded from {}",
+            config.server.catalog_dir.display()
+        ),
+    ));
+    findings
+}

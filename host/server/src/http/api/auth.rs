@@ -1,0 +1,36 @@
+//! Who is asking the API.
+
+use std::ops::Deref;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::Response;
+use countersign_core::caller::Caller;
+use countersign_identity::{Audience, Principal};
+
+use super::ApiState;
+
+/// The holder of a token of kind `api`, or of a browser session.
+pub(super) struct Asking(pub(super) Principal);
+
+impl Deref for Asking {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.0.caller
+    }
+}
+
+impl FromRequestParts<ApiState> for Asking {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Response> {
+        match state
+            .identity
+            .principal(&parts.method, &parts.headers)
+            .await
+        {
+            Ok(principal) => Ok(Self(principal)),
+            Err(error) => Err(state.identity.challenge(&error, &Audience::Api)),
+        }
+    }
+}

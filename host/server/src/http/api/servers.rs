@@ -1,0 +1,117 @@
+//! `/api/v1/servers`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use countersign_core::server::Server;
+use serde::Serialize;
+
+use super::auth::Asking;
+use super::body::{Body, Object};
+use super::list::{List, ListQuery, Listing, Query};
+use super::providers::Deletion;
+use super::{ApiState, Problem};
+use crate::registry::ServerInput;
+
+/// A server as it is read: what was written, and what follows from it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ServerView {
+    /// What was written.
+    #[serde(flatten)]
+    pub input: ServerInput,
+    /// RFC 3339 UTC.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// RFC 3339 UTC.
+    #[schema(format = DateTime)]
+    pub updated_at: String,
+    /// Where agents find it.
+    pub endpoint: String,
+}
+
+fn view(state: &ApiState, server: &Server) -> ServerView {
+    ServerView {
+        input: ServerInput::from(server),
+        created_at: server.created_at.to_string(),
+        updated_at: server.updated_at.to_string(),
+        endpoint: state.url(&format!("/mcp/{}", server.name)),
+    }
+}
+
+/// Lists servers (`server_list`).
+#[utoipa::path(get, path = "/api/v1/servers", tag = "servers", params(ListQuery),
+    responses((status = 200, body = List<ServerView>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    asking: Asking,
+    Listing(query): Listing,
+) -> Result<Json<List<ServerView>>, Problem> {
+    asking.permissions.demand("server_list", None)?;
+    let snapshot = state.registry.snapshot();
+    query
+        .apply(
+            snapshot
+                .servers
+                .values()
+                .map(|s| view(&state, &s.value))
+                .collect(),
+            "name",
+        )
+        .map(Json)
+}
+
+/// Reads a server (`server_get`).
+#[utoipa::path(get, path = "/api/v1/servers/{name}", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, body = ServerView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    asking: Asking,
+    Path(name): Path<String>,
+) -> Result<Json<ServerView>, Problem> {
+    asking.permissions.demand("server_get", Some(&name))?;
+    let server = state.registry.find_server(&name)?;
+    Ok(Json(view(&state, &server)))
+}
+
+/// Attaches a server (`server_create`, `provider_attach` on its provider,
+/// `secret_attach` on its secret).
+#[utoipa::path(post, path = "/api/v1/servers", tag = "servers", request_body = ServerInput,
+    responses((status = 201, body = ServerView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    asking: Asking,
+    Body(input): Body<ServerInput>,
+) -> Result<(StatusCode, Json<ServerView>), Problem> {
+    let server = state.registry.create_server(&asking, input).await?;
+    Ok((StatusCode::CREATED, Json(view(&state, &server))))
+}
+
+/// Changes a server by a JSON merge patch (`server_update`).
+#[utoipa::path(patch, path = "/api/v1/servers/{name}", tag = "servers", params(("name" = String, Path)), request_body = ServerInput,
+    responses((status = 200, body = ServerView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    asking: Asking,
+    Path(name): Path<String>,
+    Object(patch): Object,
+) -> Result<Json<ServerView>, Problem> {
+    let server = state.registry.update_server(&asking, &name, patch).await?;
+    Ok(Json(view(&state, &server)))
+}
+
+/// Detaches a server (`server_delete`); refused while users have connections of
+/// its own, unless forced.
+#[utoipa::path(delete, path = "/api/v1/servers/{name}", tag = "servers", params(("name" = String, Path), Deletion),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    asking: Asking,
+    Path(name): Path<String>,
+    Query(deletion): Query<Deletion>,
+) -> Result<StatusCode, Problem> {
+    state
+        .registry
+        .delete_server(&asking, &name, deletion.force)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,371 @@
+//! The MCP endpoints: accept, authenticate, parse, and hand over to
+//! [`crate::call`].
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use countersign_core::error::CallError;
+use countersign_core::names::ServerName;
+use countersign_identity::{Audience, bearer};
+use countersign_mcp::answer::{Action, Elicitation};
+use countersign_mcp::body::{AnswerBody, accepted};
+use countersign_mcp::envelope::{Incoming, Message, Request, parse};
+use countersign_mcp::refusal::{Refusal, Refused};
+use countersign_mcp::revision::{self, Era};
+use countersign_mcp::upstream::{Answer, Expects};
+use countersign_mcp::{batch, headers};
+use http::{Method, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Limited};
+
+use crate::call::carry::{self, Case, takes_urls};
+use crate::call::record::Trace;
+use crate::call::sessions::Session;
+use crate::call::{Ask, Exchange, answer as answering, held, listen, pass};
+use crate::wiring::App;
+
+/// Whether the path is an MCP endpoint.
+#[must_use]
+pub fn is_endpoint(path: &str) -> bool {
+    path == "/mcp" || path.starts_with("/mcp/")
+}
+
+/// Answers one request to an MCP endpoint: steps 1 to 3, then the call.
+pub async fn answer<B>(app: Arc<App>, request: http::Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let arrived = app.world.clock.monotonic_micros();
+    let (parts, body) = request.into_parts();
+    // 1. Accept.
+    if let Err(refusal) = headers::check_origin(&parts.headers, &app.origins) {
+        return refused(&refusal.into());
+    }
+    let Some(server) = parts
+        .uri
+        .path()
+        .strip_prefix("/mcp/")
+        .and_then(|n| ServerName::parse(n).ok())
+    else {
+        return not_there("Name the server in the path: /mcp/{server}.");
+    };
+    // 2. Who.
+    let audience = Audience::Mcp(server.clone());
+    let caller = match bearer(&parts.headers) {
+        Ok(token) => app.identity.authenticate(token, &audience).await,
+        Err(error) => Err(error),
+    };
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => return app.identity.challenge(&error, &audience),
+    };
+    if app.registry.current().server(&server).is_none() {
+        return not_there("No server of this name is attached.");
+    }
+    let accepted = Accepted {
+        app,
+        parts,
+        server,
+        caller,
+        arrived,
+    };
+    let response = match accepted.parts.method {
+        Method::POST => accepted.post(body).await,
+        Method::GET => accepted.get().await,
+        Method::DELETE => accepted.delete().await,
+        _ => Err(Refusal::MethodNotAllowed.into()),
+    };
+    match response {
+        Ok(response) => response.map(Body::new),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn refused(refusal: &Refused) -> Response<Body> {
+    refusal.response().map(Body::from)
+}
+
+fn not_there(text: &str) -> Response<Body> {
+    let body = countersign_mcp::refusal::error_body(None, -32600, text, None);
+    countersign_mcp::refusal::json_response(StatusCode::NOT_FOUND, body).map(Body::from)
+}
+
+/// A request whose caller is known.
+struct Accepted {
+    app: Arc<App>,
+    parts: request::Parts,
+    server: ServerName,
+    caller: Arc<countersign_core::caller::Caller>,
+    arrived: u64,
+}
+
+impl Accepted {
+    /// 3. Parse, and answer each message.
+    async fn post<B>(self, body: B) -> Result<Response<AnswerBody>, Refused>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        headers::check_post(&self.parts.headers)?;
+        let limit = self.app.limits.max_bytes;
+        let body = match Limited::new(body, limit).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Refusal::TooLarge { limit }.into());
+            }
+            Err(_) => return Err(Refusal::BadMessage("the body broke off").into()),
+        };
+        let incoming = parse(&body, &self.app.limits)?;
+        let session = self.session().await?;
+        let spoken = session.as_ref().map(|s| s.capsule.revision);
+        let revision = revision::of_post(&self.parts.headers, &incoming, spoken)?;
+        let session = if revision.era() == Era::Sessions {
+            session
+        } else {
+            None
+        };
+        let app = Arc::clone(&self.app);
+        let exchange = self.exchange(body.clone(), revision, session);
+        match incoming {
+            Incoming::Single(message) => one(&app, &exchange, &message, &body).await,
+            Incoming::Batch(messages) => several(&app, &exchange, &messages, &body).await,
+        }
+    }
+
+    async fn get(self) -> Result<Response<AnswerBody>, Refused> {
+        headers::check_get(&self.parts.headers)?;
+        let session = self.session().await?;
+        let spoken = session.as_ref().map(|s| s.capsule.revision);
+        let revision = revision::of_get_or_delete(&self.parts.headers, spoken)?;
+        let app = Arc::clone(&self.app);
+        let exchange = self.exchange(Bytes::new(), revision, session);
+        Ok(listen::open(&app, &exchange).await)
+    }
+
+    async fn delete(self) -> Result<Response<AnswerBody>, Refused> {
+        let session = self.session().await?;
+        let spoken = session.as_ref().map(|s| s.capsule.revision);
+        let revision = revision::of_get_or_delete(&self.parts.headers, spoken)?;
+        if session.is_none() {
+            return Err(Refusal::SessionRequired.into());
+        }
+        let app = Arc::clone(&self.app);
+        let exchange = self.exchange(Bytes::new(), revision, session);
+        Ok(listen::end(&app, &exchange).await)
+    }
+
+    /// The client's session, if it names one that is still good.
+    async fn session(&self) -> Result<Option<Arc<Session>>, Refused> {
+        let binding = countersign_mcp::session::Binding {
+            user: &self.caller.user,
+            team: &self.caller.team,
+            client: &self.caller.client,
+            server: self.server.as_str(),
+        };
+        let now = self.app.world.clock.now();
+        let Some(capsule) = self.app.capsules.open(&self.parts.headers, &binding, now)? else {
+            return Ok(None);
+        };
+        let session = Session { capsule };
+        match session.has_ended(&self.app).await {
+            Ok(false) => Ok(Some(Arc::new(session))),
+            Ok(true) => Err(Refusal::UnknownSession.into()),
+            Err(error) => {
+                tracing::error!(%error, "a session could not be read");
+                Err(Refusal::UnknownSession.into())
+            }
+        }
+    }
+
+    fn exchange(
+        self,
+        body: Bytes,
+        revision: countersign_mcp::revision::Revision,
+        session: Option<Arc<Session>>,
+    ) -> Exchange {
+        Exchange {
+            id: answering::call_id(&self.app),
+            server: self.server,
+            caller: self.caller,
+            headers: self.parts.headers,
+            body,
+            revision,
+            session,
+            arrived: self.arrived,
+        }
+    }
+}
+
+async fn one(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    message: &Message<'_>,
+    body: &Bytes,
+) -> Result<Response<AnswerBody>, Refused> {
+    match message {
+        Message::Request(request) => asked(app, exchange, request, body).await,
+        Message::Response(answered) => {
+            if let Some(elicitation) = Elicitation::answered_by(&answered.id) {
+                app.held
+                    .answered(&exchange.caller.user, &elicitation, answered);
+                return Ok(accepted());
+            }
+            Ok(told(app, exchange, message, body).await)
+        }
+        Message::Notification(_) => Ok(told(app, exchange, message, body).await),
+    }
+}
+
+/// A request of the client.
+async fn asked(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    body: &Bytes,
+) -> Result<Response<AnswerBody>, Refused> {
+    let now = app.world.clock.now();
+    let resumed = match exchange.revision.era() {
+        Era::PerRequest => app.states.resume(request, &exchange.binding(), now)?,
+        Era::Sessions => None,
+    };
+    let Some(resumed) = resumed else {
+        return Ok(match answering::run(app, exchange, request, body).await {
+            Ok(answered) => answered.into_response(),
+            Err(error) => carry::answer(app, exchange, request, body, error, 0).await,
+        });
+    };
+    // What goes upstream from here on is the request without our part.
+    let again = match parse(&resumed.body, &app.limits)? {
+        Incoming::Single(Message::Request(again)) => again,
+        _ => return Err(Refusal::BadMessage("a retry is one request").into()),
+    };
+    Ok(retried(app, exchange, &again, &resumed).await)
+}
+
+/// A retry after the user was asked to open a page.
+async fn retried(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    request: &Request<'_>,
+    resumed: &countersign_mcp::answer::state::Resumed,
+) -> Response<AnswerBody> {
+    let error = match answering::run(app, exchange, request, &resumed.body).await {
+        Ok(answered) => return answered.into_response(),
+        Err(error) => error,
+    };
+    if !error.wants_user() {
+        return carry::answer(app, exchange, request, &resumed.body, error, resumed.rounds).await;
+    }
+    if let Some(action @ (Action::Decline | Action::Cancel)) = resumed.action {
+        let case = Case::new(app, exchange, error).await;
+        return case
+            .trouble(exchange, request.id.raw())
+            .turned_down(action, request)
+            .map(AnswerBody::from);
+    }
+    // `accept` only means that the page was opened: wait for the rest.
+    let waits = resumed.action == Some(Action::Accept) && takes_urls(exchange, request);
+    let case = Case::without_link(app, exchange, error.clone());
+    let limit = case
+        .attachment
+        .as_ref()
+        .map_or(std::time::Duration::ZERO, |a| a.server().wait);
+    if waits && held::mended(app, exchange, &case, limit).await {
+        return match answering::run(app, exchange, request, &resumed.body).await {
+            Ok(answered) => answered.into_response(),
+            Err(error) => {
+                carry::answer(app, exchange, request, &resumed.body, error, resumed.rounds).await
+            }
+        };
+    }
+    carry::answer(app, exchange, request, &resumed.body, error, resumed.rounds).await
+}
+
+/// A notification or a response: it goes upstream, and there is no answer to
+/// carry an error in.
+async fn told(
+    app: &App,
+    exchange: &Exchange,
+    message: &Message<'_>,
+    body: &Bytes,
+) -> Response<AnswerBody> {
+    let method = message.method().unwrap_or("response");
+    let mut trace = Trace::default();
+    let ask = Ask {
+        method: &Method::POST,
+        named: method,
+        message: Some(message),
+        body,
+        expects: Expects::Acknowledgement,
+    };
+    let result = pass(app, exchange, ask, &mut trace).await;
+    trace.write(app, exchange, method, Some(message), result.as_ref().err());
+    match result {
+        Ok(passed) => passed.answer.into_response(None),
+        // A session that has begun here and not yet upstream: nothing to tell.
+        Err(error) if error.wants_user() => accepted(),
+        Err(error) => {
+            let facts = error.facts(&exchange.server, None, None, &exchange.id);
+            let data = serde_json::json!({ "countersign": facts });
+            let body = countersign_mcp::refusal::error_body(
+                None,
+                error.code(),
+                &error.to_string(),
+                Some(data),
+            );
+            let status = match error {
+                CallError::Denied { .. } => StatusCode::FORBIDDEN,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            countersign_mcp::refusal::json_response(status, body).map(AnswerBody::from)
+        }
+    }
+}
+
+/// A batch of 2025-03-26: each member is judged and sent by itself.
+async fn several(
+    app: &Arc<App>,
+    exchange: &Exchange,
+    messages: &[Message<'_>],
+    body: &Bytes,
+) -> Result<Response<AnswerBody>, Refused> {
+    let mut answers = Vec::with_capacity(messages.len());
+    for message in messages {
+        let member = batch::member(body, message);
+        let mut exchange = exchange.clone();
+        exchange.id = answering::call_id(app);
+        exchange.body = member.clone();
+        match message {
+            Message::Request(request) => {
+                let answered = match answering::run(app, &exchange, request, &member).await {
+                    Ok(answered) => answered.answer,
+                    Err(error) => {
+                        // No revision with batches knows URL elicitation.
+                        let response =
+                            carry::answer(app, &exchange, request, &member, error, 0).await;
+                        answering::Answered::from(response).answer
+                    }
+                };
+                answers.push(answered);
+            }
+            _ => drop(one(app, &exchange, message, &member).await?),
+        }
+    }
+    combine(answers).await
+}
+
+async fn combine(answers: Vec<Answer>) -> Result<Response<AnswerBody>, Refused> {
+    match batch::combine(answers, countersign_mcp::relay::DEFAULT_LIMIT).await {
+        Ok(response) => Ok(response),
+        Err(fault) => {
+            let error = CallError::from(fault);
+            let body =
+                countersign_mcp::refusal::error_body(None, error.code(), &error.to_string(), None);
+            Ok(
+                countersign_mcp::refusal::json_response(StatusCode::BAD_GATEWAY, body)
+                    .map(AnswerBody::from),
+            )
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Secrets are looked for in every place where they must not be.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use countersign_tests::{Era, SDKS, Setup, Web, World};
+use reqwest::Method;
+use serde_json::json;
+
+/// Shorter values would be found by chance.
+const LEAST: usize = 12;
+
+/// A secret as it is, and as it would look encoded.
+fn shapes(secret: &str) -> Vec<String> {
+    let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    vec![
+        secret.to_owned(),
+        encoded,
+        BASE64_STANDARD.encode(secret),
+        BASE64_STANDARD_NO_PAD.encode(secret),
+    ]
+}
+
+fn files(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else if path.extension().is_none_or(|extension| extension != "wasm") {
+            found.push((path.display().to_string(), fs::read(&path)?));
+        }
+    }
+    Ok(())
+}
+
+fn holds(haystack: &[u8], needle: &str) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_anywhere_but_where_it_belongs() -> Result<()> {
+    let world = World::with(Setup {
+        host: countersign_tests::HostOptions {
+            // As loud as it can be.
+            log: "trace".into(),
+            ..Default::default()
+        },
+        ..Setup::default()
+    })
+    .await?;
+    let mut agent_saw = Vec::new();
+
+    // Good calls, in both eras, and each way of failing.
+    world.provider.0.control(json!({ "access_ttl": 1 })).await?;
+    let mut people = Vec::new();
+    for (who, era) in [("ada", Era::Sessions), ("grace", Era::PerRequest)] {
+        let (person, mut agent) = world.connected(who, era).await?;
+        for tool in ["whoami", "list_notes", "echo_headers", "no_such_tool"] {
+            let reply = agent.call(tool, json!({})).await?;
+            agent_saw.push(format!(
+                "{:?} {} {:?}",
+                reply.headers, reply.message, reply.before
+            ));
+        }
+        people.push((person, agent));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    for mode in ["500", "html", "error", "200-error", "truncated"] {
+        world.provider.fail_tokens(mode, 1, "refresh_token").await?;
+        let reply = people[1].1.call("whoami", json!({})).await?;
+        agent_saw.push(format!("{:?} {}", reply.headers, reply.message));
+    }
+    for mode in ["401", "html", "truncated", "drop", "not-json", "garbage"] {
+        let fault = json!({ "mode": mode, "times": 1, "method": "tools/call" });
+        world.upstream.fail(fault).await?;
+        let reply = people[0].1.call("whoami", json!({})).await?;
+        agent_saw.push(format!("{:?} {}", reply.headers, reply.message));
+    }
+    // An SDK's agent, with every page it is shown.
+    let password = "first-linus-password";
+    let user = json!({ "name": "linus", "roles": ["user"], "password": password });
+    world.host.must(Method::POST, "/users", Some(user)).await?;
+    let run = SDKS[1]
+        .run(
+            &world.host,
+            "/mcp/notes",
+            &[
+                "--username",
+                "linus",
+                "--password",
+                password,
+                "--new-password",
+                "linus-chose-this-one",
+                "--connect-username",
+                "linus-at-vendor",
+                "--trace",
+                "--call",
+                "whoami",
+                "{}",
+            ],
+        )
+        .await?;
+    agent_saw.push(run.output);
+
+    // What is secret of the vendor's: nobody but the host may have it.
+    let mut vendors: Vec<(String, String)> = world.provider.secrets().await?;
+    vendors.push((
+        "client secret".into(),
+        world.provider.0.fact("client_secret").into(),
+    ));
+    vendors.retain(|(_, value)| value.len() >= LEAST);
+    assert!(vendors.len() > 10, "{}", vendors.len());
+    // What is secret of the host's: agents and browsers have their own.
+    let mut own = vec![
+        ("admin token".to_owned(), world.host.admin.token.clone()),
+        (
+            "admin password".to_owned(),
+            world.host.admin.password.clone(),
+        ),
+        ("password".to_owned(), password.to_owned()),
+        (
+            "chosen password".to_owned(),
+            "linus-chose-this-one".to_owned(),
+        ),
+    ];
+    for (person, agent) in &people {
+        own.push(("agent's token".into(), agent.token.clone()));
+        own.push(("agent's refresh token".into(), agent.refresh_token.clone()));
+        own.push(("chosen password".into(), person.password.clone()));
+        let cookies = person.browser.cookie_values();
+        own.extend(
+            cookies
+                .into_iter()
+                .map(|value| ("cookie".to_owned(), value)),
+        );
+    }
+    own.retain(|(_, value)| value.len() >= LEAST);
+
+    let mut places: Vec<(String, Vec<u8>)> = Vec::new();
+    for path in [
+        "/audit?page_size=1000",
+        "/providers",
+        "/servers",
+        "/secrets",
+        "/users",
+        "/connections",
+        "/tokens",
+        "/presets",
+    ] {
+        let answer = world.host.api(Method::GET, path, None).await?;
+        assert_eq!(answer.status, 200, "{path} {}", answer.text);
+        places.push((format!("REST {path}"), answer.text.into_bytes()));
+    }
+    let metrics = Web::new()?.get(&world.host.at("/metrics")).await?;
+    assert_eq!(metrics.status, 200, "{}", metrics.text);
+    places.push(("metrics".into(), metrics.text.into_bytes()));
+    let page = people[0]
+        .0
+        .browser
+        .open(&world.host.at("/connections"))
+        .await?;
+    places.push(("the connections page".into(), page.html.into_bytes()));
+    for (index, text) in agent_saw.iter().enumerate() {
+        places.push((format!("what agent {index} saw"), text.clone().into_bytes()));
+    }
+    let vendor_only = places.len();
+    places.push((
+        "the host's log".into(),
+        world.host.log().text().into_bytes(),
+    ));
+    let mut host = world.host;
+    host.stop().await?;
+    places.push((
+        "the host's log after its end".into(),
+        host.log().text().into_bytes(),
+    ));
+    files(host.folder(), &mut places)?;
+    assert!(
+        places.iter().any(|(place, _)| place.contains("vault")),
+        "the store's files"
+    );
+
+    let mut leaks = Vec::new();
+    for (index, (place, bytes)) in places.iter().enumerate() {
+        let mut wanted: Vec<_> = vendors.iter().collect();
+        if index >= vendor_only {
+            wanted.extend(&own);
+        }
+        for (kind, secret) in wanted {
+            if shapes(secret).iter().any(|shape| holds(bytes, shape)) {
+                leaks.push(format!("{kind} in {place}"));
+            }
+        }
+    }
+    leaks.sort();
+    leaks.dedup();
+    assert!(leaks.is_empty(), "{leaks:#?}");
+    Ok(())
+}

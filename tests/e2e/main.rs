@@ -1,0 +1,15 @@
+//! End to end: every module is a subject, every test a claim about the built
+//! host beside real counterparts.
+
+mod agents;
+mod bad_input;
+mod canary;
+mod conformance;
+mod consent;
+mod kill;
+mod pages;
+mod refresh;
+mod register;
+mod rmcp_client;
+mod steps;
+mod swap;

@@ -1,0 +1,388 @@
+//! Registering secrets, providers and servers: what is taken, what is refused,
+//! by REST and by the command line.
+
+use anyhow::Result;
+use countersign_tests::{Host, HostOptions, Setup, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn with(mut record: Value, field: &str, value: Value) -> Value {
+    let mut at = &mut record;
+    for part in field.split('.') {
+        at = &mut at[part];
+    }
+    *at = value;
+    record
+}
+
+async fn refused(host: &Host, path: &str, body: Value, status: u16, says: &str) -> Result<()> {
+    let answer = host.api(Method::POST, path, Some(body.clone())).await?;
+    let what = format!("{path} {body}: {} {}", answer.status, answer.text);
+    assert_eq!(answer.status, status, "{what}");
+    assert!(
+        answer
+            .header("content-type")
+            .starts_with("application/problem+json"),
+        "{what}"
+    );
+    let problem = answer.json();
+    for member in ["type", "title", "detail"] {
+        assert!(problem[member].is_string(), "{member}: {what}");
+    }
+    assert_eq!(problem["status"], status, "{what}");
+    assert!(answer.text.contains(says), "{says:?} is not in {what}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_are_refused_with_what_is_wrong() -> Result<()> {
+    let world = World::start().await?;
+    let host = &world.host;
+    let good = with(world.provider_record(), "name", json!("other"));
+    let cases = [
+        ("name", json!("Other"), 400, "name"),
+        ("name", json!("1other"), 400, "name"),
+        ("name", json!("x".repeat(64)), 400, "name"),
+        ("name", json!("notes"), 409, "notes"),
+        ("preset", json!("nothing-like-it"), 400, "nothing-like-it"),
+        (
+            "client_secret_ref",
+            json!("lower_case"),
+            400,
+            "client_secret_ref",
+        ),
+        ("client_secret_ref", json!("NOT_SET"), 400, "NOT_SET"),
+        (
+            "token_endpoint",
+            json!("http://vendor.example/token"),
+            400,
+            "https",
+        ),
+        (
+            "token_endpoint",
+            json!("javascript:alert(1)"),
+            400,
+            "token_endpoint",
+        ),
+        (
+            "authorization_endpoint",
+            json!("not an address"),
+            400,
+            "authorization_endpoint",
+        ),
+        ("request_timeout", json!("soon"), 400, "request_timeout"),
+        ("colour", json!("red"), 400, "colour"),
+        ("client_id", json!(7), 400, "client_id"),
+    ];
+    for (field, value, status, says) in cases {
+        refused(
+            host,
+            "/providers",
+            with(good.clone(), field, value),
+            status,
+            says,
+        )
+        .await?;
+    }
+    host.must(Method::POST, "/providers", Some(good)).await?;
+    let rename = host
+        .api(
+            Method::PATCH,
+            "/providers/other",
+            Some(json!({ "name": "another" })),
+        )
+        .await?;
+    assert!(
+        (400..500).contains(&rename.status),
+        "{} {}",
+        rename.status,
+        rename.text
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_are_refused_with_what_is_wrong() -> Result<()> {
+    let world = World::start().await?;
+    let host = &world.host;
+    let good = with(world.server_record(), "name", json!("other"));
+    let cases = [
+        ("name", json!("Other"), 400, "name"),
+        ("name", json!("notes"), 409, "notes"),
+        ("url", json!("http://vendor.example/mcp"), 400, "https"),
+        ("url", json!("ftp://vendor.example/mcp"), 400, "url"),
+        ("url", json!("http://10.0.0.1/mcp"), 400, "url"),
+        (
+            "url",
+            json!("https://user:word@vendor.example/mcp"),
+            400,
+            "url",
+        ),
+        ("url", json!(host.at("/mcp/notes")), 400, "url"),
+        ("auth.provider", json!("nobody"), 400, "nobody"),
+        ("auth.mode", json!("magic"), 400, "mode"),
+        (
+            "auth.injection",
+            json!({ "header_name": "Host" }),
+            400,
+            "header",
+        ),
+        (
+            "auth.injection",
+            json!({ "header_name": "X-A\r\nX-B" }),
+            400,
+            "header",
+        ),
+        ("command", json!("rm -rf /"), 400, "command"),
+        ("wait", json!("2h"), 400, "wait"),
+    ];
+    for (field, value, status, says) in cases {
+        refused(
+            host,
+            "/servers",
+            with(good.clone(), field, value),
+            status,
+            says,
+        )
+        .await?;
+    }
+    host.must(Method::POST, "/servers", Some(good)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_go_in_and_never_come_out() -> Result<()> {
+    let world = World::start().await?;
+    let host = &world.host;
+    let value = "a-value-nobody-may-see-again";
+    host.must(
+        Method::PUT,
+        "/secrets/SOME_KEY",
+        Some(json!({ "value": value })),
+    )
+    .await?;
+    for path in ["/secrets", "/secrets/SOME_KEY", "/providers", "/audit"] {
+        let answer = host.api(Method::GET, path, None).await?;
+        assert!(!answer.text.contains(value), "{path}: {}", answer.text);
+    }
+    let list = host.must(Method::GET, "/secrets", None).await?;
+    assert!(list.to_string().contains("SOME_KEY"), "{list}");
+    let bad = host
+        .api(
+            Method::PUT,
+            "/secrets/some-key",
+            Some(json!({ "value": value })),
+        )
+        .await?;
+    assert_eq!(bad.status, 400, "{}", bad.text);
+    assert!(!bad.text.contains(value));
+    let in_use = host
+        .api(Method::DELETE, "/secrets/NOTES_SECRET", None)
+        .await?;
+    assert_eq!(in_use.status, 409, "{}", in_use.text);
+    assert!(!host.log().text().contains(value));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_user_may_administer_nothing_and_is_told_what_is_missing() -> Result<()> {
+    let world = World::start().await?;
+    let ada = world.host.person("ada").await?;
+    let web = countersign_tests::Web::new()?;
+    let cases = [
+        (Method::GET, "/secrets", Value::Null, "secret_list"),
+        (Method::GET, "/users", Value::Null, "user_list"),
+        (Method::GET, "/audit", Value::Null, "audit_read"),
+        (Method::GET, "/providers", Value::Null, "provider_list"),
+    ];
+    for (method, path, _, permission) in cases {
+        let url = world.host.at(&format!("/api/v1{path}"));
+        let cookies = ada.browser.cookie_header(&url.parse()?);
+        let request = web.request(method, &url).header("cookie", cookies);
+        let answer = countersign_tests::Web::send(request).await?;
+        assert_eq!(answer.status, 403, "{path} {}", answer.text);
+        assert_eq!(
+            answer.json()["missing_permission"],
+            permission,
+            "{path} {}",
+            answer.text
+        );
+    }
+    // Without the page's token a session changes nothing, whoever's it is.
+    let url = world.host.at("/api/v1/servers");
+    let cookies = ada.browser.cookie_header(&url.parse()?);
+    let request = web
+        .request(Method::POST, &url)
+        .header("cookie", cookies)
+        .json(&world.server_record());
+    let answer = countersign_tests::Web::send(request).await?;
+    assert!(
+        matches!(answer.status, 401 | 403),
+        "{} {}",
+        answer.status,
+        answer.text
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_tokens_are_not_interchangeable() -> Result<()> {
+    let world = World::start().await?;
+    let (_ada, agent) = world
+        .person("ada", countersign_tests::Era::PerRequest)
+        .await?;
+    let rest = world
+        .host
+        .api_as(&agent.token, Method::GET, "/connections", None)
+        .await?;
+    assert_eq!(rest.status, 401, "an agent's token at REST: {}", rest.text);
+    let mut admin = countersign_tests::Agent::with_token(
+        world.host.at("/mcp/notes"),
+        world.host.admin.token.clone(),
+        countersign_tests::Era::PerRequest,
+    )?;
+    let reply = admin.call("whoami", json!({})).await?;
+    assert_eq!(reply.status, 401, "an api token at MCP: {}", reply.message);
+    let mut all = countersign_tests::Agent::with_token(
+        world.host.at("/mcp"),
+        agent.token,
+        countersign_tests::Era::PerRequest,
+    )?;
+    let reply = all.call("whoami", json!({})).await?;
+    assert_eq!(
+        reply.status, 401,
+        "a token of /mcp/notes at /mcp: {}",
+        reply.message
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_registers_and_refuses_with_its_exit_codes() -> Result<()> {
+    let world = World::with(Setup::default()).await?;
+    let host = &world.host;
+    let notes = world.upstream.url();
+    let (code, _, error) = host
+        .cli(&["secret", "set", "CLI_SECRET"], "from-standard-input")
+        .await?;
+    assert_eq!(code, 0, "{error}");
+    let create = |name: &'static str| {
+        vec![
+            "provider",
+            "create",
+            "--name",
+            name,
+            "--preset",
+            "generic",
+            "--auth-endpoint",
+            "https://vendor.example/authorize",
+            "--token-endpoint",
+            "https://vendor.example/token",
+            "--client-id",
+            "abc",
+            "--client-secret-ref",
+            "CLI_SECRET",
+            "--scopes",
+            "a,b",
+            "--audience-hosts",
+            "api.vendor.example",
+        ]
+    };
+    let (code, _, error) = host.cli(&create("by-cli"), "").await?;
+    assert_eq!(code, 0, "{error}");
+    let (code, out, error) = host
+        .cli(&["--output", "json", "provider", "get", "by-cli"], "")
+        .await?;
+    assert_eq!(code, 0, "{error}");
+    let record: Value = serde_json::from_str(&out)?;
+    assert_eq!(record["client_secret_ref"], "CLI_SECRET");
+    assert_eq!(record["callback_url"], host.at("/oauth/callback/by-cli"));
+    assert!(!out.contains("from-standard-input"));
+
+    let (code, _, error) = host.cli(&create("Not-A-Name"), "").await?;
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("name"), "{error}");
+    let (code, _, _) = host
+        .cli(&["provider", "create", "--colour", "red"], "")
+        .await?;
+    assert_eq!(code, 2);
+    let (code, _, error) = host
+        .cli(
+            &[
+                "server",
+                "create",
+                "--name",
+                "by-cli",
+                "--endpoint",
+                notes,
+                "--auth",
+                "user-delegated",
+                "--user-oauth-provider",
+                "nobody",
+            ],
+            "",
+        )
+        .await?;
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("nobody"), "{error}");
+    let (code, out, error) = host
+        .cli(&["--output", "json", "server", "list"], "")
+        .await?;
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("\"notes\""), "{out}");
+    let (code, _, error) = host
+        .cli_with(
+            &[("COUNTERSIGN_TOKEN", "cs_api_wrong")],
+            &["server", "list"],
+            "",
+        )
+        .await?;
+    assert_eq!(code, 1, "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_overwrites_nothing() -> Result<()> {
+    let host = Host::start(&HostOptions::default()).await?;
+    let before = std::fs::read(host.config())?;
+    let folder = host.folder().display().to_string();
+    let (code, _, error) = host.cli(&["init", "--dir", &folder], "").await?;
+    assert_eq!(code, 1, "{error}");
+    assert_eq!(std::fs::read(host.config())?, before);
+    let key = std::fs::metadata(host.folder().join("data/master.key"))?;
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777,
+        0o600
+    );
+    let (code, _, error) = host.cli(&["check"], "").await?;
+    assert!(code == 0 || error.contains("another process"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administration_is_audited_one_event_per_change() -> Result<()> {
+    let world = World::start().await?;
+    let host = &world.host;
+    host.must(
+        Method::PATCH,
+        "/servers/notes",
+        Some(json!({ "display_name": "My notes" })),
+    )
+    .await?;
+    host.api(Method::POST, "/servers", Some(json!({ "name": "Bad" })))
+        .await?;
+    for (action, outcome) in [
+        ("secret.create", "allowed"),
+        ("preset.enable", "allowed"),
+        ("provider.create", "allowed"),
+        ("server.create", "allowed"),
+        ("server.update", "allowed"),
+        ("server.create", "denied"),
+    ] {
+        let filter = format!("action = \"{action}\" AND outcome = \"{outcome}\"");
+        let events = host.audit(&filter).await?;
+        assert_eq!(events.len(), 1, "{action} {outcome}: {events:?}");
+        assert_eq!(events[0]["user"], host.admin.user);
+    }
+    Ok(())
+}
