@@ -185,6 +185,10 @@ fn of_message(
 fn per_request(headers: &http::HeaderMap, message: &Message<'_>) -> Result<(), Refusal> {
     match message {
         Message::Request(request) => {
+            // Before anything is asked of its parameters: it has no form here.
+            if request.method == "initialize" {
+                return Err(Refusal::MethodNotFound);
+            }
             let meta = &request.params.meta;
             if meta.protocol_version.is_none() {
                 return Err(Refusal::BadParams(
@@ -195,9 +199,6 @@ fn per_request(headers: &http::HeaderMap, message: &Message<'_>) -> Result<(), R
                 return Err(Refusal::BadParams(
                     "_meta lacks io.modelcontextprotocol/clientCapabilities",
                 ));
-            }
-            if request.method == "initialize" {
-                return Err(Refusal::MethodNotFound);
             }
             Mirrored::check(
                 headers,

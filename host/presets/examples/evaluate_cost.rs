@@ -1,15 +1,10 @@
-//! Prints what one verdict costs: in a fresh sandbox, as the host runs it, and
-//! in one that is kept, for comparison.
+//! Prints the processor time of one verdict: in a fresh sandbox, as the host
+//! runs it, and in one that is kept, for comparison.
 //!
-//! `cargo run --release -p countersign-presets --example evaluate_cost -- catalog [THREADS]`
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "a stopwatch"
-)]
+//! `cargo run --release -p countersign-presets --example evaluate_cost -- catalog`
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use countersign_core::names::{PresetName, ProviderName};
 use countersign_core::preset::{Call, GrantFacts, Preset};

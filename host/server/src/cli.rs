@@ -238,6 +238,7 @@ async fn serve(global: &Global) -> Result<(), CliError> {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     let config = crate::config::Config::load(&global.config).map_err(CliError::new)?;

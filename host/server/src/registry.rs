@@ -78,6 +78,11 @@ impl Registry {
             snapshot: ArcSwap::from_pointee(snapshot),
             writing: tokio::sync::Mutex::new(()),
         });
+        if this.signatures == Signatures::Warn {
+            tracing::warn!(
+                "presets run unsigned: this version of Countersign cannot verify signatures"
+            );
+        }
         this.bind_all().await;
         Ok(this)
     }

@@ -139,7 +139,9 @@ impl Report {
 fn sentence(line: &Value) -> Option<String> {
     let text = |name: &str| line[name].as_str().unwrap_or_default();
     Some(match text("step") {
-        "unauthorized" => "401: finds out by itself where to sign in".into(),
+        "http" if line["status"] == 401 && line["method"] == "POST" => {
+            "is answered 401, and finds out by itself where to sign in".into()
+        }
         "registered" => "registers itself as a client".into(),
         "authorized" => format!("its user signed in and pressed {}", pressed(line)),
         "token" => "has a token for this one server at Countersign".into(),

@@ -33,7 +33,7 @@ pub(super) async fn run(file: &Path, printer: &Printer) -> Result<(), CliError> 
         good: key_is_good,
         detail: key.map_or_else(
             |e| e.to_string(),
-            |ring| format!("loaded, {:?}", ring.current_id()),
+            |ring| format!("loaded, {}", ring.current_id()),
         ),
     });
     if key_is_good {

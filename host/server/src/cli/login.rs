@@ -106,14 +106,14 @@ pub(super) async fn login(global: &Global, printer: &Printer) -> Result<(), CliE
     let mut kept = Locked::open()?;
     kept.sessions.put(base.as_str(), session);
     kept.save()?;
-    printer.done(&format!("Signed in to {base}"))
+    printer.done(&format!("Signed in to {}", shown(&base)))
 }
 
 pub(super) async fn logout(global: &Global, printer: &Printer) -> Result<(), CliError> {
     let base = host_url(global)?;
     let mut kept = Locked::open()?;
     let Some(session) = kept.sessions.remove(base.as_str()) else {
-        return printer.done(&format!("You were not signed in to {base}"));
+        return printer.done(&format!("You were not signed in to {}", shown(&base)));
     };
     kept.save()?;
     let token = session
@@ -127,7 +127,7 @@ pub(super) async fn logout(global: &Global, printer: &Printer) -> Result<(), Cli
             eprintln!("The host did not confirm; the session there ends by itself.");
         }
     }
-    printer.done(&format!("Signed out of {base}"))
+    printer.done(&format!("Signed out of {}", shown(&base)))
 }
 
 /// The token that `login` kept for this host, renewed if need be.
@@ -173,6 +173,11 @@ pub(super) async fn kept_token(
     kept.sessions.put(base.as_str(), renewed);
     kept.save()?;
     Ok(answer.access_token)
+}
+
+/// The host as people write it.
+fn shown(base: &Url) -> &str {
+    base.as_str().trim_end_matches('/')
 }
 
 async fn discover(http: &reqwest::Client, base: &Url) -> Result<Metadata, CliError> {

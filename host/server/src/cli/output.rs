@@ -34,13 +34,9 @@ impl Printer {
     /// One result as a list of its fields.
     pub(super) fn fields(&self, value: &Value) -> Result<(), CliError> {
         self.value(value, || {
-            let rows = value.as_object().into_iter().flatten();
-            table(
-                &[],
-                &rows
-                    .map(|(name, v)| vec![name.clone(), text(v)])
-                    .collect::<Vec<_>>(),
-            )
+            let mut rows = Vec::new();
+            flatten("", value, &mut rows);
+            table(&[], &rows)
         })
     }
 
@@ -91,6 +87,24 @@ fn write(text: &str) -> Result<(), CliError> {
 fn at<'a>(item: &'a Value, path: &str) -> &'a Value {
     path.split('.')
         .fold(item, |at, name| at.get(name).unwrap_or(&Value::Null))
+}
+
+/// Fields with their dotted paths; what is empty inside is left out.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let inner = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                flatten(&inner, value, rows);
+            }
+        }
+        other if path.contains('.') && text(other) == "-" => {}
+        other => rows.push(vec![path.to_owned(), text(other)]),
+    }
 }
 
 /// One cell.

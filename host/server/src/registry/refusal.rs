@@ -93,7 +93,8 @@ fn known_in_words(what: &str, known: &[String]) -> String {
             known[..SHOWN].join(", "),
             n - SHOWN
         ),
-        _ => format!("there is {}", known.join(", ")),
+        1 => format!("there is {}", known.join(", ")),
+        _ => format!("there are {}", known.join(", ")),
     }
 }
 

@@ -839,7 +839,7 @@ async fn a_preset_must_be_enabled_before_a_provider_uses_it() {
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(
         unknown.body["detail"],
-        "preset gihub not found; there is acme, broken, generic, old"
+        "preset gihub not found; there are acme, broken, generic, old"
     );
     let broken = house
         .ask(
