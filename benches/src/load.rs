@@ -54,8 +54,11 @@ impl Load {
             })
             .collect();
         let mut latencies = Vec::new();
+        let mut all = 0;
         for worker in workers {
-            latencies.extend(worker.await??);
+            let (measured, sent) = worker.await??;
+            latencies.extend(measured);
+            all += sent;
         }
         latencies.sort_unstable_by(f64::total_cmp);
         let count = latencies.len();
@@ -65,6 +68,7 @@ impl Load {
         let at = |share: f64| latencies[((count - 1) as f64 * share) as usize];
         let report = serde_json::json!({
             "requests": count,
+            "all_requests": all,
             "per_second": count as f64 / self.seconds as f64,
             "p50_us": at(0.50) / 1000.0,
             "p99_us": at(0.99) / 1000.0,
@@ -96,9 +100,16 @@ impl Worker {
         })
     }
 
-    /// Latencies in nanoseconds of the requests that began between the two.
-    async fn run(mut self, first: u64, start: Instant, end: Instant) -> anyhow::Result<Vec<f64>> {
+    /// Latencies in nanoseconds of the requests that began between the two, and
+    /// how many were sent in all.
+    async fn run(
+        mut self,
+        first: u64,
+        start: Instant,
+        end: Instant,
+    ) -> anyhow::Result<(Vec<f64>, u64)> {
         let mut latencies = Vec::with_capacity(200_000);
+        let mut sent = 0;
         for id in first.. {
             let request = self.request(id)?;
             let began = Instant::now();
@@ -108,6 +119,7 @@ impl Worker {
             let response = self.sender.send_request(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
+            sent += 1;
             if began >= start {
                 latencies.push(began.elapsed().as_nanos() as f64);
             }
@@ -116,7 +128,7 @@ impl Worker {
                 bail!("status {status}: {answered}");
             }
         }
-        Ok(latencies)
+        Ok((latencies, sent))
     }
 
     fn request(&self, id: u64) -> anyhow::Result<Request<Full<Bytes>>> {

@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 
+mod floor;
 mod load;
 mod proxy;
+mod run;
 mod serve;
 mod upstream;
 
@@ -38,6 +40,21 @@ enum Part {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// A proxy that parses both envelopes, swaps a token and evaluates one
+    /// fresh verdict: the floor for what Countersign does.
+    Floor {
+        /// Where to listen; port 0 picks one. The address is printed.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Where to forward to.
+        #[arg(long)]
+        to: SocketAddr,
+        /// Folder with `generic-*.wasm`.
+        #[arg(long)]
+        catalog: std::path::PathBuf,
+    },
+    /// Starts everything, measures, and prints the table.
+    Run(run::Run),
     /// Sends tools/call requests and prints what it measured as JSON.
     Load(load::Load),
 }
@@ -52,7 +69,13 @@ fn main() -> anyhow::Result<()> {
         match arguments.part {
             Part::Upstream { listen } => upstream::run(listen).await,
             Part::Proxy { listen, to } => proxy::run(listen, to).await,
+            Part::Floor {
+                listen,
+                to,
+                catalog,
+            } => floor::run(listen, to, &catalog).await,
             Part::Load(load) => load.run().await,
+            Part::Run(run) => run.run().await,
         }
     })
 }

@@ -40,7 +40,7 @@ async fn forward(
     }
 }
 
-fn gone() -> Response<Body> {
+pub(crate) fn gone() -> Response<Body> {
     let body = Empty::<Bytes>::new().map_err(|never| match never {});
     let mut response = Response::new(body.boxed());
     *response.status_mut() = StatusCode::BAD_GATEWAY;

@@ -66,7 +66,10 @@ async fn every_sdk_goes_from_the_first_401_to_a_tool_call_by_itself() -> Result<
         assert_eq!(run.text("list_notes"), r#"["mine alone"]"#, "{what}");
         let progress = run.of("progress");
         assert_eq!(
-            progress.iter().filter(|line| line["total"] == 2).count(),
+            progress
+                .iter()
+                .filter(|line| line["total"].as_f64() == Some(2.0))
+                .count(),
             2,
             "{what}"
         );

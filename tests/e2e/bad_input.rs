@@ -131,7 +131,13 @@ async fn headers_that_say_another_thing_than_the_body_are_refused() -> Result<()
         ("an unknown version", &[unknown, method, name], -32022),
     ];
     for (what, headers, code) in cases {
-        let (status, answer) = raw(&agent, body.clone(), headers).await?;
+        let mut body = body.clone();
+        if code == -32022 {
+            body = String::from_utf8(body)?
+                .replace("2026-07-28", "1999-01-01")
+                .into_bytes();
+        }
+        let (status, answer) = raw(&agent, body, headers).await?;
         assert_eq!(status, 400, "{what}: {answer}");
         assert_eq!(answer["error"]["code"], code, "{what}: {answer}");
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use countersign_tests::{Agent, Consent, Era, Person, World};
+use reqwest::Method;
 use serde_json::json;
 
 /// The link an agent's call is answered with.
@@ -144,27 +145,40 @@ async fn a_finished_state_cannot_be_played_again() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_another_issuer_is_refused() -> Result<()> {
+async fn an_answer_of_another_issuer_or_of_none_is_refused() -> Result<()> {
     let world = World::start().await?;
-    for iss in ["https://elsewhere.example", ""] {
+    let settings = json!({
+        "issuer": world.provider.0.fact("issuer"),
+        "authorization_response_iss_parameter_supported": true,
+    });
+    let patch = json!({ "settings": settings });
+    world
+        .host
+        .must(Method::PATCH, "/providers/notes", Some(patch))
+        .await?;
+    for (name, iss) in [
+        ("mixed", json!("https://elsewhere.example")),
+        ("missing", json!("")),
+    ] {
         world
             .provider
             .0
             .control(json!({ "iss_override": iss }))
             .await?;
-        let name = if iss.is_empty() { "nobody" } else { "mixed" };
         let mut person = world.host.person(name).await?;
         let page = person.browser.open(&world.connect_page()).await?;
         let page = person.press_connect(&page).await?;
         let back = person.at_vendor(page, "Allow").await?;
-        if iss.is_empty() {
-            // `generic` was not told that this provider sends one: without
-            // metadata nothing says that it is missing.
-            continue;
-        }
-        assert!(back.status >= 400, "{} {}", back.url, back.text());
+        assert!(back.status >= 400, "{name}: {} {}", back.url, back.text());
         nothing_is_connected(&world, &person).await?;
     }
+    world
+        .provider
+        .0
+        .control(json!({ "iss_override": null }))
+        .await?;
+    let mut person = world.host.person("right").await?;
+    person.connect(&world.connect_page()).await?;
     Ok(())
 }
 

@@ -149,9 +149,10 @@ async fn in_2026_the_call_asks_for_input_and_its_retry_goes_through_after_consen
             "inputResponses": { key: { "action": "accept" } },
         });
         // As official clients do: the retry comes at once, and is held.
-        let (id, mut held) = agent.open("tools/call", params).await?;
+        let message = agent.message("tools/call", params);
+        let held = tokio::spawn(async move { agent.exchange(&message).await });
         ada.connect(&url).await?;
-        is_whoami(&held.reply(&id).await?)?;
+        is_whoami(&held.await??)?;
 
         // Our part of the answers is not the upstream's business.
         for seen in world.upstream.requests().await? {

@@ -31,7 +31,7 @@ pub struct Admin {
 pub struct HostOptions {
     /// Presets that are in its catalog.
     pub presets: Vec<String>,
-    /// What `RUST_LOG` says.
+    /// What `COUNTERSIGN_LOG` says.
     pub log: String,
 }
 
@@ -149,7 +149,7 @@ impl Host {
             .arg(self.config())
             .arg("serve")
             .current_dir(self.folder.path())
-            .env("RUST_LOG", &self.log_level)
+            .env("COUNTERSIGN_LOG", &self.log_level)
             .env("RUST_BACKTRACE", "1");
         let (mut child, log) = process::spawn(&mut command)?;
         let ready = log.wait_for("Countersign serves", &mut child).await;

@@ -1,5 +1,6 @@
 //! Chores of this repository, run as `cargo xtask …`.
 
+mod bench;
 mod demo;
 mod presets;
 mod setup;
@@ -32,6 +33,8 @@ enum Chore {
     Demo(demo::Options),
     /// Brings what is missing and runs every test.
     Test,
+    /// Measures direct calls, a bare proxy and Countersign in one run.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         .map(|_| ()),
         Chore::Demo(options) => demo::run(&options),
         Chore::Test => test::run(),
+        Chore::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -207,7 +207,7 @@ impl Attachment {
             return rules;
         };
         let carries_token = |rule: &Rule| match rule {
-            Rule::SetHeader(h) => h.value.iter().any(|p| *p == Part::Slot(Slot::AccessToken)),
+            Rule::SetHeader(h) => h.value.contains(&Part::Slot(Slot::AccessToken)),
             Rule::SetQuery(_) => false,
         };
         let own = Rule::SetHeader(Header {

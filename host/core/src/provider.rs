@@ -147,7 +147,7 @@ pub mod duration_text {
             ("m", 60_000),
             ("s", 1000),
         ] {
-            if millis >= size && millis % size == 0 {
+            if millis >= size && millis.is_multiple_of(size) {
                 return format!("{}{unit}", millis / size);
             }
         }

@@ -44,6 +44,8 @@ struct Entry {
     tries: u32,
     last: Timestamp,
     open_at: Timestamp,
+    /// Whether somebody was told of the wait.
+    told: bool,
 }
 
 /// Counts tries by key.
@@ -73,6 +75,7 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
             tries: 0,
             last: now,
             open_at: now,
+            told: false,
         };
         let entry = entries.entry(key.clone()).or_insert(fresh);
         if now.since(entry.last) >= FORGET_AFTER {
@@ -83,11 +86,21 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         }
         entry.tries = entry.tries.saturating_add(1);
         entry.last = now;
+        entry.told = false;
         if let Some(over) = entry.tries.checked_sub(self.limits.free) {
             let wait = Duration::from_secs(1_u64 << over.min(20));
             entry.open_at = now.plus(wait.min(self.limits.longest));
         }
         Ok(())
+    }
+
+    /// Whether this is the first refusal of the present wait: worth an audit
+    /// event, while the flood that may follow is not.
+    pub(crate) fn is_first_refusal(&self, key: &K) -> bool {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .get_mut(key)
+            .is_some_and(|entry| !std::mem::replace(&mut entry.told, true))
     }
 
     /// The try was good: it does not count, its forerunners still do.
@@ -173,6 +186,22 @@ mod tests {
         throttle.take_back(&"office", now);
         assert_eq!(throttle.begin(&"office", now), Ok(()));
         assert_eq!(throttle.begin(&"office", now), Err(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_flood_of_refused_tries_is_told_once_for_each_wait() {
+        let throttle = Throttle::new(PER_USER);
+        let mut now = Timestamp::from_secs(1_000);
+        for _ in 0..5 {
+            assert_eq!(throttle.begin(&"alice", now), Ok(()));
+        }
+        for _ in 0..3 {
+            let wait = throttle.begin(&"alice", now).unwrap_err();
+            let told = (0..50).filter(|_| throttle.is_first_refusal(&"alice"));
+            assert_eq!(told.count(), 1);
+            now = now.plus(wait);
+            assert_eq!(throttle.begin(&"alice", now), Ok(()));
+        }
     }
 
     #[test]

@@ -403,6 +403,9 @@ fn classify<'a>(
         "tools/call" | "prompts/get" if params.arguments.is_some_and(|a| !a.starts_with('{')) => {
             return Err(Refusal::BadParams("arguments must be an object"));
         }
+        // One that carries its version in `_meta` is of a revision that has no
+        // initialize: it is refused as such, not for what it lacks.
+        "initialize" if params.meta.protocol_version.is_some() => {}
         "initialize" if params.protocol_version.is_none() => {
             return Err(Refusal::BadParams("protocolVersion must be a string"));
         }

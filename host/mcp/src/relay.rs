@@ -98,6 +98,14 @@ pub async fn apply(mut answer: Answer, mut rules: Rules) -> Result<Answer, Upstr
             if json.is_empty() {
                 return Err(UpstreamFault::NotMcp("its answer is empty"));
             }
+            if let Some(id) = rules.pending.as_deref()
+                && !answers(&json, id)
+                && !is_error_about_nothing(&json)
+            {
+                return Err(UpstreamFault::NotMcp(
+                    "its answer is not the response to this request",
+                ));
+            }
             if has_unsafe_url(&json)? {
                 return Err(UpstreamFault::UnsafeUrl);
             }
@@ -165,6 +173,18 @@ fn answers(json: &[u8], id: &str) -> bool {
         Some(_) => serde_json::from_slice::<Head<'_>>(json).is_ok_and(|head| fits(&head)),
         None => false,
     }
+}
+
+/// Whether this is an error with no id, or a null one: of a server that could
+/// not say which request it is about (JSON-RPC 2.0 §5).
+fn is_error_about_nothing(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        id: Option<IgnoredAny>,
+        #[serde(rename = "error")]
+        _error: IgnoredAny,
+    }
+    serde_json::from_slice::<Head>(json).is_ok_and(|head| head.id.is_none())
 }
 
 /// Whether two ids are equal as JSON, however they are written.

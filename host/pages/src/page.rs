@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
 
 use crate::assets::style_href;
-use crate::parts::{Look, button, form};
+use crate::parts::{Look, actions, button, card, form, link_button};
 
 /// Who is signed in, for the bar at the top.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +106,7 @@ impl<'a> Page<'a> {
                     @if let Some(viewer) = &self.viewer { (top(viewer)) }
                     main #content .narrow[self.narrow] {
                         @if self.narrow && self.viewer.is_none() {
-                            div.crest { img src="/assets/mark.svg" alt="Countersign"; }
+                            div.crest { img src="/assets/mark.svg" alt=""; span { "Countersign" } }
                         }
                         h1 { (self.title) }
                         (self.body)
@@ -171,12 +171,18 @@ impl IntoResponse for Page<'_> {
     }
 }
 
-/// A page that only says something.
+/// A page that only says something, with a way on.
 #[must_use]
 pub fn message(status: StatusCode, title: &str, text: &str) -> Response {
     Page::new(title)
         .narrow()
         .status(status)
-        .body(html! { section.card { p { (text) } } })
+        .body(card(
+            "",
+            html! {
+                p { (text) }
+                (actions(link_button(Look::Primary, "Go to your connections", "/connections")))
+            },
+        ))
         .into_response()
 }

@@ -1,5 +1,6 @@
 //! Components. All text given to them is escaped.
 
+use countersign_core::time::Timestamp;
 use maud::{Markup, html};
 
 /// What a notice or badge means.
@@ -58,13 +59,25 @@ pub fn card(title: &str, body: Markup) -> Markup {
     }
 }
 
-/// A table with a head.
+/// A framed section about a thing that is in some state: heading and badge
+/// stand side by side.
+#[must_use]
+pub fn state_card(title: &str, tone: Tone, state: &str, body: Markup) -> Markup {
+    html! {
+        section.card aria-label=(title) {
+            div.head { h2 { (title) } (badge(tone, state)) }
+            (body)
+        }
+    }
+}
+
+/// A table with a head; a column of buttons has no title.
 #[must_use]
 pub fn table(head: &[&str], rows: Vec<Vec<Markup>>) -> Markup {
     html! {
         div.scroll {
             table {
-                thead { tr { @for title in head { th scope="col" { (title) } } } }
+                thead { tr { @for title in head { @if title.is_empty() { td {} } @else { th scope="col" { (title) } } } } }
                 tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
             }
         }
@@ -247,6 +260,30 @@ pub fn badge(tone: Tone, text: &str) -> Markup {
 #[must_use]
 pub fn facts(rows: Vec<(&str, Markup)>) -> Markup {
     html! { dl.facts { @for (name, value) in rows { dt { (name) } dd { (value) } } } }
+}
+
+/// What is granted or asked for: by name, with what it means where that is known.
+#[must_use]
+pub fn scopes<'a>(scopes: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Markup {
+    html! {
+        ul.scopes { @for (name, meaning) in scopes {
+            li .told[meaning.is_some()] {
+                @if let Some(meaning) = meaning { span { (meaning) } " " }
+                (code(name))
+            }
+        } }
+    }
+}
+
+/// A point in time for people, to the minute, in UTC: nothing here knows the reader's zone.
+#[must_use]
+pub fn time(at: Timestamp) -> Markup {
+    let exact = at.to_string();
+    let shown = match (exact.get(..10), exact.get(10..11), exact.get(11..16)) {
+        (Some(day), Some("T"), Some(minute)) => format!("{day} {minute} UTC"),
+        _ => exact.clone(),
+    };
+    html! { time datetime=(exact) { (shown) } }
 }
 
 /// Text in the typewriter's face.

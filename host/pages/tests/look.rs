@@ -1,7 +1,10 @@
 //! What every page promises.
 
 use axum::response::IntoResponse as _;
-use countersign_pages::parts::{Field, Look, Tone, field, form, link_button, notice, select};
+use countersign_core::time::Timestamp;
+use countersign_pages::parts::{
+    Field, Look, Tone, field, form, link_button, notice, scopes, select, state_card, time,
+};
 use countersign_pages::{Page, Viewer, assets, message};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -26,6 +29,8 @@ fn whatever_is_put_in_comes_out_escaped() {
         field(&Field::text(evil, evil).value(evil).hint(evil)),
         select(evil, evil, &[(evil, evil)], evil),
         form(evil, evil, html! { (evil) }),
+        scopes([(evil, Some(evil)), (evil, None)]),
+        state_card(evil, Tone::Good, evil, html! { (evil) }),
     ];
     for markup in drawn {
         let text = markup.into_string();
@@ -38,6 +43,17 @@ fn whatever_is_put_in_comes_out_escaped() {
 fn a_password_is_never_filled_in() {
     let drawn = field(&Field::password("Password", "password").value("hush")).into_string();
     assert!(!drawn.contains("hush"));
+}
+
+#[test]
+fn a_time_reads_for_people_and_is_exact_for_programs() {
+    let at = Timestamp::parse("2026-11-21T07:24:59.681Z").expect("RFC 3339");
+    assert_eq!(
+        time(at).into_string(),
+        "<time datetime=\"2026-11-21T07:24:59.681Z\">2026-11-21 07:24 UTC</time>"
+    );
+    let never = time(Timestamp::from_millis(i64::MIN)).into_string();
+    assert!(never.contains("009999"), "{never}");
 }
 
 #[test]

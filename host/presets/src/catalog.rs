@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 
 use crate::approval::Approval;
 use crate::bound::Bound;
+use crate::cache::CompileCache;
 use crate::engine::{EngineConfig, Sandboxes};
 use crate::load::{self, LoadError};
 
@@ -59,6 +60,18 @@ impl Catalog {
     /// # Errors
     /// [`OpenError`].
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(dir, config, None)
+    }
+
+    /// [`Self::open`] with compiled code kept between starts.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        dir: &Path,
+        config: EngineConfig,
+        cache: Option<CompileCache>,
+    ) -> Result<Arc<Self>, OpenError> {
         let unusable = |error| OpenError::Directory {
             dir: dir.display().to_string(),
             error,
@@ -67,7 +80,7 @@ impl Catalog {
         std::fs::read_dir(dir).map_err(unusable)?;
         let this = Arc::new(Self {
             dir: dir.to_owned(),
-            sandboxes: Sandboxes::new(config)?,
+            sandboxes: Sandboxes::new(config, cache)?,
             scanning: Mutex::new(()),
             files: Mutex::default(),
             bindings: Mutex::default(),
@@ -263,7 +276,7 @@ pub fn inspect_file(
         .unwrap_or_default();
     load::parse_file_name(file)?;
     let bytes = load::read(path)?;
-    let sandboxes = Sandboxes::new(config).map_err(|e| LoadError::Invalid(e.to_string()))?;
+    let sandboxes = Sandboxes::new(config, None).map_err(|e| LoadError::Invalid(e.to_string()))?;
     let loaded = load::load(&sandboxes, file, &bytes)?;
     let mut inspection = inspection(file, &loaded, None);
     if !settings.is_empty() {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::cache::CompileCache;
 use countersign_core::preset::PresetFault;
 use wasmtime::component::Component;
 use wasmtime::{
@@ -152,6 +153,7 @@ pub(crate) struct Sandboxes {
     large: Arc<SizeClass>,
     config: EngineConfig,
     seconds: Arc<AtomicU64>,
+    cache: Option<CompileCache>,
     // Dropping it ends the ticker.
     _ticker: mpsc::Sender<()>,
 }
@@ -162,7 +164,10 @@ impl Sandboxes {
     /// # Errors
     /// [`EngineError`] if the limits make no sense or memory cannot be
     /// reserved.
-    pub(crate) fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
+    pub(crate) fn new(
+        config: EngineConfig,
+        cache: Option<CompileCache>,
+    ) -> Result<Arc<Self>, EngineError> {
         let small = SizeClass::new(&config.small)?;
         let large = SizeClass::new(&config.large)?;
         let seconds = Arc::new(AtomicU64::new(0));
@@ -173,6 +178,7 @@ impl Sandboxes {
             large,
             config,
             seconds,
+            cache,
             _ticker: ticker,
         }))
     }
@@ -189,10 +195,14 @@ impl Sandboxes {
 
     /// Compiles for the smallest class that holds the component.
     pub(crate) fn compile(&self, bytes: &[u8]) -> Result<(Component, Arc<SizeClass>), String> {
-        if let Ok(component) = Component::from_binary(&self.small.engine, bytes) {
+        let compile = |class: &SizeClass| match &self.cache {
+            Some(cache) => cache.compile(&class.engine, bytes),
+            None => Component::from_binary(&class.engine, bytes),
+        };
+        if let Ok(component) = compile(&self.small) {
             return Ok((component, Arc::clone(&self.small)));
         }
-        Component::from_binary(&self.large.engine, bytes)
+        compile(&self.large)
             .map(|component| (component, Arc::clone(&self.large)))
             .map_err(|e| format!("{e:#}"))
     }

@@ -19,6 +19,7 @@
 mod abi;
 mod approval;
 mod bound;
+mod cache;
 mod catalog;
 mod check;
 mod deadline;
@@ -31,6 +32,7 @@ mod permissions;
 mod symbols;
 
 pub use approval::{Approval, ApprovalHash, canonical_settings};
+pub use cache::CompileCache;
 pub use catalog::{
     BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection,
     OpenError, Proposal, Serving, inspect_file,

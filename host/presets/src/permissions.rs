@@ -185,11 +185,12 @@ impl PermissionSet {
         symbols: &Symbols<'_>,
     ) -> Result<(), CheckError> {
         let authorization = d.authorization.as_ref().map(|a| &a.endpoint);
-        let revocation = if d.revocation.is_empty() {
-            provider.revocation_endpoint.as_ref()
-        } else {
-            None
-        };
+        // The record's own endpoint replaces whatever the preset describes,
+        // unless the preset leaves its address to the record (below).
+        let revocation = provider
+            .revocation_endpoint
+            .as_ref()
+            .filter(|_| !d.revocation.iter().any(|r| r.request.url.is_empty()));
         for (what, own, described) in [
             (
                 "authorization",

@@ -48,6 +48,9 @@ use sessions::Session;
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Of answers to what the host itself sends, in bytes.
 const OWN_ANSWER_LIMIT: usize = 1 << 20;
+/// Scopes that an upstream may ask a user for at once: they are put before the
+/// user and into the link's record, and are the upstream's word.
+const MOST_SCOPES: usize = 32;
 
 /// One HTTP request to an MCP endpoint, as accepted.
 #[derive(Clone)]
@@ -413,7 +416,10 @@ fn forbidden(attachment: &Attachment, challenge: &Challenge) -> CallError {
         .as_deref()
         .map(|s| ScopeSet::split(s, &[]))
         .unwrap_or_default();
-    if challenge.is_insufficient_scope() && !missing.is_empty() && attachment.provider().is_some() {
+    if challenge.is_insufficient_scope()
+        && (1..=MOST_SCOPES).contains(&missing.iter().count())
+        && attachment.provider().is_some()
+    {
         return CallError::NeedsScopes {
             provider: attachment.provider_label(),
             missing,

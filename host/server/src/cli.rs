@@ -45,6 +45,7 @@ pub struct Cli {
 
 /// Options of every verb.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
     /// The host's configuration
     #[arg(

@@ -13,7 +13,7 @@ use countersign_mcp::session::Capsules;
 use countersign_mcp::upstream::{HttpUpstream, UpstreamConfig};
 use countersign_oauth::Oauth;
 use countersign_oauth::http::{Guard, GuardOptions, Trust};
-use countersign_presets::{Catalog, EngineConfig};
+use countersign_presets::{Catalog, CompileCache, EngineConfig};
 use countersign_vault::audit::AuditLog;
 use countersign_vault::vault::Vault;
 use url::Url;
@@ -93,7 +93,11 @@ impl App {
         }
         let world = opened.world.clone();
         let public_url = config.server.public_url.clone();
-        let catalog = open_catalog(&config).await?;
+        let cache = CompileCache::new(
+            &config.server.data_dir.join("compiled"),
+            &opened.key("compiled presets").map_err(OpeningError::from)?,
+        );
+        let catalog = open_catalog(&config, cache).await?;
         let registry = Registry::open(world.clone(), &config, catalog.clone())
             .await
             .map_err(OpeningError::from)?;
@@ -164,13 +168,15 @@ impl App {
     }
 }
 
-async fn open_catalog(config: &Config) -> Result<Arc<Catalog>, StartError> {
+async fn open_catalog(config: &Config, cache: CompileCache) -> Result<Arc<Catalog>, StartError> {
     let folder = config.server.catalog_dir.clone();
     // Compiling takes some milliseconds a preset.
-    tokio::task::spawn_blocking(move || Catalog::open(&folder, EngineConfig::default()))
-        .await
-        .map_err(part)?
-        .map_err(part)
+    tokio::task::spawn_blocking(move || {
+        Catalog::open_with(&folder, EngineConfig::default(), Some(cache))
+    })
+    .await
+    .map_err(part)?
+    .map_err(part)
 }
 
 fn allowlist(config: &Config) -> Result<PrivateAllowlist, StartError> {
@@ -201,11 +207,26 @@ struct UpstreamGuard {
 impl countersign_mcp::upstream::Guard for UpstreamGuard {
     fn permits(&self, host: &str, address: std::net::SocketAddr) -> bool {
         let named = || {
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.to_owned()
+            };
             let url = Url::parse(&format!("http://{host}:{}", address.port()));
             url.is_ok_and(|url| self.private.allows(&url))
         };
         let public = countersign_core::address::is_public(address.ip());
-        address != self.own && (public || named())
+        !self.is_own(address) && (public || named())
+    }
+}
+
+impl UpstreamGuard {
+    /// Countersign itself, however the address is written; one that listens
+    /// everywhere is at every loopback address, too.
+    fn is_own(&self, address: std::net::SocketAddr) -> bool {
+        let (ip, own) = (address.ip().to_canonical(), self.own.ip().to_canonical());
+        address.port() == self.own.port()
+            && (ip == own || ip.is_unspecified() || (own.is_unspecified() && ip.is_loopback()))
     }
 }
 
@@ -242,5 +263,47 @@ pub fn store_error(error: &countersign_core::ports::StoreError) -> CallError {
         _ => CallError::Busy {
             retry_after: std::time::Duration::from_secs(1),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::address::PrivateAllowlist;
+    use countersign_mcp::upstream::Guard as _;
+
+    use super::UpstreamGuard;
+
+    #[test]
+    fn an_upstream_is_never_countersign_itself_nor_a_private_address_unless_named() {
+        let guard = |own: &str| UpstreamGuard {
+            private: PrivateAllowlist::parse(&["127.0.0.1:*", "[::1]:*"]).unwrap(),
+            own: own.parse().unwrap(),
+        };
+        let cases = [
+            ("127.0.0.1:8700", "127.0.0.1", "127.0.0.1:8700", false),
+            (
+                "127.0.0.1:8700",
+                "localhost",
+                "[::ffff:127.0.0.1]:8700",
+                false,
+            ),
+            ("0.0.0.0:8700", "127.0.0.1", "127.0.0.1:8700", false),
+            ("0.0.0.0:8700", "::1", "[::1]:8700", false),
+            ("[::]:8700", "localhost", "127.0.0.1:8700", false),
+            ("127.0.0.1:8700", "127.0.0.1", "127.0.0.1:9000", true),
+            ("127.0.0.1:8700", "::1", "[::1]:9000", true),
+            ("127.0.0.1:8700", "evil.example", "127.0.0.1:9000", false),
+            (
+                "127.0.0.1:8700",
+                "evil.example",
+                "[::ffff:10.0.0.1]:443",
+                false,
+            ),
+            ("127.0.0.1:8700", "mcp.example", "1.1.1.1:443", true),
+        ];
+        for (own, host, address, expected) in cases {
+            let permits = guard(own).permits(host, address.parse().unwrap());
+            assert_eq!(permits, expected, "{own} {host} {address}");
+        }
     }
 }

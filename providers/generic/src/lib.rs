@@ -30,6 +30,9 @@ fn authorization(
     settings: &mut Settings,
     mut description: Description,
 ) -> Result<Description, String> {
+    // For the host, which compares the answer's `iss` (RFC 9207).
+    settings.text("issuer")?;
+    settings.flag("authorization_response_iss_parameter_supported")?;
     let separator = settings.text("scope_separator")?;
     if separator.as_deref() == Some("") {
         return Err("setting `scope_separator` must not be empty".into());

@@ -285,8 +285,8 @@ fn page(session: &BrowserSession, request: &Request, choice: &Choice, sealed: &s
             p { strong { (name) } " asks to act for you, " strong { (session.user) } "." }
             (facts(vec![
                 ("It may use", html! { (choice.resource_name) br; (code(&may(&request.audience))) }),
-                ("It answers at", html! { (redirect::shown(&request.redirect_uri)) }),
-                ("It is", identity_of(client, first_party)),
+                ("Where it is", html! { (redirect::shown(&request.redirect_uri)) }),
+                ("Who it is", identity_of(client, first_party)),
             ]))
             @if !first_party && !redirect::is_exclusive(&request.redirect_uri) {
                 (notice(Tone::Warning, "Only go on if you just started this sign-in yourself, in that program."))
@@ -299,7 +299,7 @@ fn page(session: &BrowserSession, request: &Request, choice: &Choice, sealed: &s
                     (button_named(Look::Primary, "Allow", "decision", "allow"))
                 }))
             }))
-            p.hint { "It never sees your password, nor the tokens of accounts you connected. You can end this on the connections page." }
+            p.hint { "It never sees your password or the keys to your connected accounts. You can remove it on the Connections page." }
         },
     );
     let viewer = Viewer {
@@ -336,7 +336,7 @@ fn identity_of(client: &Client, first_party: bool) -> Markup {
     html! {
         @if first_party { "part of Countersign" }
         @else if let Some(host) = host { "described by " (host) }
-        @else { "not verified: the name is its own word" }
+        @else { "not verified: it chose its name itself" }
     }
 }
 
@@ -350,7 +350,8 @@ fn team_field(choice: &Choice) -> Markup {
     let chosen = choice.teams.get(&default).or_else(|| choice.teams.first());
     match (teams.as_slice(), chosen) {
         ([(only, _)], _) => html! {
-            p { "In the team " strong { (only) } "." }
+            // Who is in no team but everybody's need not know of teams.
+            @if *only != default.as_str() { p { "In the team " strong { (only) } "." } }
             (hidden("team", only))
         },
         (_, Some(chosen)) => select("In the team", "team", &teams, chosen.as_str()),

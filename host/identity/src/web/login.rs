@@ -100,7 +100,7 @@ pub(super) async fn sign_in(
         },
         Err(Refused::Wrong) => again(
             StatusCode::UNAUTHORIZED,
-            "That user name and password don't go together. Check both and try again.",
+            "That username and password don't go together. Check both and try again.",
         ),
         Err(Refused::Wait(seconds)) => {
             let text = format!("Too many tries. Wait {seconds} seconds, then try again.");
@@ -146,13 +146,20 @@ impl Identity {
             .take(128)
             .collect::<String>()
             .to_ascii_lowercase();
-        let waits = [
-            self.0.by_address.begin(&place, now),
-            self.0.by_user.begin(&name, now),
-        ];
-        let longest = waits.into_iter().filter_map(Result::err).max();
-        if let Some(wait) = longest {
-            self.0.world.audit.enqueue(self.failed(&name, "throttled"));
+        // The address first: who may not try at all does not use up the tries
+        // of the user whose name he gives.
+        let (by_address, by_user) = (&self.0.by_address, &self.0.by_user);
+        let refused = match by_address.begin(&place, now) {
+            Err(wait) => Some((wait, by_address.is_first_refusal(&place))),
+            Ok(()) => by_user
+                .begin(&name, now)
+                .err()
+                .map(|wait| (wait, by_user.is_first_refusal(&name))),
+        };
+        if let Some((wait, is_news)) = refused {
+            if is_news {
+                self.0.world.audit.enqueue(self.failed(&name, "throttled"));
+            }
             return Err(Refused::Wait(wait.as_secs().max(1)));
         }
         let parsed = UserName::parse(username).ok();
@@ -253,7 +260,7 @@ pub(super) async fn ask_sign_out(State(identity): State<Identity>, headers: Head
             "/logout",
             &session.csrf,
             html! {
-                p { "You are signed in as " strong { (session.user) } ". Your agents stay connected; end them on the connections page." }
+                p { "You are signed in as " strong { (session.user) } ". Your agents stay signed in; you can remove them on the Connections page." }
                 (actions(button(Look::Primary, "Sign out")))
             },
         ),

@@ -14,8 +14,9 @@ use countersign_mcp::body::AnswerBody;
 use countersign_mcp::envelope::Request;
 use countersign_mcp::revision::Era;
 use countersign_mcp::session::declares_url_elicitation;
-use countersign_oauth::links::LinkRequest;
+use countersign_oauth::links::{LINK_LIFETIME, LinkError, LinkRequest};
 use http::{Response, StatusCode};
+use url::Url;
 
 use crate::call::answer::{new_session, seal};
 use crate::call::{Exchange, connection_key, held, look_up};
@@ -141,10 +142,36 @@ async fn link(
         client_name: Some(exchange.caller.client_name.clone()),
         scopes,
     };
-    app.oauth
-        .make_link(request)
-        .await
-        .map(|url| Some(url.into()))
+    let errand = held::Errand {
+        user: request.user.clone(),
+        team: request.team.clone(),
+        client: exchange.caller.client.clone(),
+        server: exchange.server.clone(),
+        scopes: request.scopes.join(" "),
+    };
+    if let Some(known) = app.held.link(&errand)
+        && stands(app, &known, &request).await?
+    {
+        return Ok(Some(known.into()));
+    }
+    let url = app.oauth.make_link(request).await?;
+    app.held.gave(errand, url.clone());
+    Ok(Some(url.into()))
+}
+
+/// Whether a link that was given out before is unused, leads where a new one
+/// would, and leaves its user time.
+async fn stands(app: &App, link: &Url, request: &LinkRequest) -> Result<bool, StoreError> {
+    let Some((_, id)) = link.query_pairs().find(|(name, _)| name == "link") else {
+        return Ok(false);
+    };
+    match app.oauth.peek_link(&id, &request.user).await {
+        Ok(link) => Ok(link.provider == request.provider
+            && link.resource == request.resource
+            && link.expires_at.since(app.world.clock.now()) > LINK_LIFETIME / 2),
+        Err(LinkError::Store(error)) => Err(error),
+        Err(LinkError::Unknown | LinkError::OtherUser) => Ok(false),
+    }
 }
 
 /// The whole answer for a request that could not go through.

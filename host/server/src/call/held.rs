@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_core::connection::Connection;
 use countersign_core::error::CallError;
-use countersign_core::names::UserName;
+use countersign_core::names::{ClientId, ServerName, TeamName, UserName};
 use countersign_identity::Audience;
 use countersign_mcp::answer::{Action, Elicitation, progress, tools_list_changed};
 use countersign_mcp::body::{AnswerBody, ClientGone, EventSender, channel, event_stream};
@@ -16,6 +16,7 @@ use countersign_mcp::envelope::{Answered, Incoming, Message, Request, parse};
 use countersign_mcp::upstream::Kind;
 use http::Response;
 use tokio::sync::oneshot;
+use url::Url;
 
 use crate::call::carry::{self, Case};
 use crate::call::{Exchange, answer, connection_key};
@@ -23,6 +24,11 @@ use crate::wiring::App;
 
 /// How many calls of one user are held at once.
 const PER_USER: usize = 8;
+/// How many of one user's clients may wait for the end of an errand at once,
+/// beside held calls: each looks at the store once a second.
+const WAITING_PER_USER: usize = 64;
+/// Links remembered; beyond it new ones are made.
+const LINKS: usize = 10_000;
 /// How often a quiet stream is kept alive, and progress is told.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long after a call gave up its client still hears that the user is done.
@@ -36,9 +42,46 @@ pub struct HeldCalls {
 
 #[derive(Default)]
 struct Inner {
-    per_user: HashMap<UserName, usize>,
+    per_user: Counts,
+    waiting: Counts,
     asked: HashMap<String, (UserName, oneshot::Sender<Action>)>,
     streams: HashMap<String, EventSender>,
+    links: HashMap<Errand, Url>,
+}
+
+/// What a connect link is for: an agent that calls again before its user has
+/// done anything gets the same link, so that its calls leave no heap of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Errand {
+    pub(crate) user: UserName,
+    pub(crate) team: TeamName,
+    pub(crate) client: ClientId,
+    pub(crate) server: ServerName,
+    /// Sorted and joined.
+    pub(crate) scopes: String,
+}
+
+/// How many of each user.
+#[derive(Default)]
+struct Counts(HashMap<UserName, usize>);
+
+impl Counts {
+    /// One more, unless there are `most`.
+    fn take(&mut self, user: &UserName, most: usize) -> bool {
+        let count = self.0.entry(user.clone()).or_default();
+        let free = *count < most;
+        *count += usize::from(free);
+        free
+    }
+
+    fn give_back(&mut self, user: &UserName) {
+        if let Some(count) = self.0.get_mut(user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.0.remove(user);
+            }
+        }
+    }
 }
 
 impl HeldCalls {
@@ -85,30 +128,42 @@ impl HeldCalls {
         self.inner().streams.remove(session);
     }
 
+    /// The link last given out for this; it may have been used since.
+    pub(crate) fn link(&self, errand: &Errand) -> Option<Url> {
+        self.inner().links.get(errand).cloned()
+    }
+
+    /// Remembers a link.
+    pub(crate) fn gave(&self, errand: Errand, link: Url) {
+        let links = &mut self.inner().links;
+        if links.len() >= LINKS {
+            links.clear();
+        }
+        links.insert(errand, link);
+    }
+
     fn stream(&self, session: &str) -> Option<EventSender> {
         self.inner().streams.get(session).cloned()
     }
 }
 
 /// One place among a user's held calls; given back when dropped.
-struct Place {
+pub(crate) struct Place {
     app: Arc<App>,
     user: UserName,
     elicitation: Elicitation,
 }
 
 impl Place {
-    fn take(
+    pub(crate) fn take(
         app: &Arc<App>,
         user: &UserName,
         elicitation: &Elicitation,
     ) -> Option<(Self, oneshot::Receiver<Action>)> {
         let mut inner = app.held.inner();
-        let count = inner.per_user.entry(user.clone()).or_default();
-        if *count >= PER_USER {
+        if !inner.per_user.take(user, PER_USER) {
             return None;
         }
-        *count += 1;
         let (told, hears) = oneshot::channel();
         inner
             .asked
@@ -127,12 +182,29 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut inner = self.app.held.inner();
         inner.asked.remove(self.elicitation.id());
-        if let Some(count) = inner.per_user.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                inner.per_user.remove(&self.user);
-            }
-        }
+        inner.per_user.give_back(&self.user);
+    }
+}
+
+/// One client that waits without a call; given back when dropped.
+pub(crate) struct Waiting {
+    app: Arc<App>,
+    user: UserName,
+}
+
+impl Waiting {
+    pub(crate) fn take(app: &Arc<App>, user: &UserName) -> Option<Self> {
+        let free = app.held.inner().waiting.take(user, WAITING_PER_USER);
+        free.then(|| Self {
+            app: Arc::clone(app),
+            user: user.clone(),
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.app.held.inner().waiting.give_back(&self.user);
     }
 }
 
@@ -321,8 +393,16 @@ pub(crate) fn tell_when_done(
     let Some(session) = exchange.session.as_ref().map(|s| s.capsule.id.clone()) else {
         return;
     };
-    let (app, exchange) = (Arc::clone(app), exchange.clone());
+    // He has enough that wait: this client asks again by itself.
+    let Some(waiting) = Waiting::take(app, &exchange.caller.user) else {
+        return;
+    };
+    let (app, mut exchange) = (Arc::clone(app), exchange.clone());
+    // Half an hour is long to keep a message and its bearer.
+    exchange.body = Bytes::new();
+    exchange.headers.clear();
     tokio::spawn(async move {
+        let _waiting = waiting;
         if mended(&app, &exchange, &case, AFTERWARDS).await
             && let Some(stream) = app.held.stream(&session)
         {
@@ -331,4 +411,27 @@ pub(crate) fn tell_when_done(
             let _ = stream.message(&tools_list_changed()).await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_holds_no_more_than_his_share_and_takes_nothing_from_others() {
+        let (anna, bert) = (
+            UserName::parse("anna").unwrap(),
+            UserName::parse("bert").unwrap(),
+        );
+        let mut counts = Counts::default();
+        let taken = (0..20).filter(|_| counts.take(&anna, PER_USER)).count();
+        assert_eq!(taken, PER_USER);
+        assert!(counts.take(&bert, PER_USER));
+        counts.give_back(&anna);
+        assert!(counts.take(&anna, PER_USER));
+        assert!(!counts.take(&anna, PER_USER));
+        (0..PER_USER).for_each(|_| counts.give_back(&anna));
+        counts.give_back(&bert);
+        assert!(counts.0.is_empty(), "nothing is kept of who is gone");
+    }
 }

@@ -64,9 +64,14 @@ pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<Answer
 }
 
 fn wait(app: &Arc<App>, exchange: &Exchange, error: CallError) -> Response<AnswerBody> {
+    let Some(waiting) = held::Waiting::take(app, &exchange.caller.user) else {
+        let retry_after = Duration::from_secs(60);
+        return failed(exchange, &CallError::Busy { retry_after });
+    };
     let (stream, body) = channel();
     let (app, exchange) = (Arc::clone(app), exchange.clone());
     tokio::spawn(async move {
+        let _waiting = waiting;
         let case = Case::without_link(&app, &exchange, error);
         let done = held::mended(&app, &exchange, &case, LONGEST);
         tokio::pin!(done);

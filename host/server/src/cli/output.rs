@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use countersign_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,25 +48,25 @@ impl Printer {
         columns: &[(&str, &str)],
         empty: &str,
     ) -> Result<(), CliError> {
+        let heads: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
+        let row = |item: &Value| columns.iter().map(|(_, path)| cell(item, path)).collect();
+        self.rows(list, &heads, row, empty)
+    }
+
+    /// A list document with cells that are made of each item.
+    pub(super) fn rows(
+        &self,
+        list: &Value,
+        heads: &[&str],
+        row: impl Fn(&Value) -> Vec<String>,
+        empty: &str,
+    ) -> Result<(), CliError> {
         self.value(list, || {
-            let items = list
-                .get("items")
-                .and_then(Value::as_array)
-                .map_or(&[][..], Vec::as_slice);
-            if items.is_empty() {
+            let rows: Vec<Vec<String>> = items(list).iter().map(row).collect();
+            if rows.is_empty() {
                 return empty.to_owned();
             }
-            let rows: Vec<Vec<String>> = items
-                .iter()
-                .map(|item| {
-                    columns
-                        .iter()
-                        .map(|(_, path)| text(at(item, path)))
-                        .collect()
-                })
-                .collect();
-            let heads: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
-            table(&heads, &rows)
+            table(heads, &rows)
         })
     }
 
@@ -81,6 +82,17 @@ fn write(text: &str) -> Result<(), CliError> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(CliError::new),
     }
+}
+
+/// The items of a list document.
+pub(super) fn items(list: &Value) -> &[Value] {
+    let items = list.get("items").and_then(Value::as_array);
+    items.map_or(&[][..], Vec::as_slice)
+}
+
+/// The cell of the member at this dotted path.
+pub(super) fn cell(item: &Value, path: &str) -> String {
+    text(at(item, path))
 }
 
 /// A member by its dotted path.
@@ -115,14 +127,25 @@ fn text(value: &Value) -> String {
         Value::Bool(false) => "no".into(),
         // Control characters of a stored text must not reach the terminal.
         Value::String(text) if text.is_empty() => "-".into(),
-        Value::String(text) => text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect(),
+        Value::String(text) => match moment(text) {
+            Some(shorter) => shorter,
+            None => text
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect(),
+        },
         Value::Array(items) if items.is_empty() => "-".into(),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
+}
+
+/// A time of the host, to the second; `--since` takes it like this, too.
+fn moment(text: &str) -> Option<String> {
+    let at = Timestamp::parse(text)?;
+    let (day, rest) = text.split_once('T')?;
+    let (second, _) = rest.split_once('.')?;
+    (at.to_string() == text).then(|| format!("{day} {second}Z"))
 }
 
 /// Columns aligned by their longest cell, two spaces between.
@@ -183,5 +206,13 @@ mod tests {
         assert_eq!(text(&serde_json::json!("a\u{1b}[2Jb\nc")), "a [2Jb c");
         assert_eq!(text(&serde_json::json!(["x", "y"])), "x, y");
         assert_eq!(text(&serde_json::json!(null)), "-");
+    }
+
+    #[test]
+    fn a_time_is_shown_to_the_second_and_can_be_given_back() {
+        let shown = text(&serde_json::json!("2026-11-21T07:25:26.681Z"));
+        assert_eq!(shown, "2026-11-21 07:25:26Z");
+        assert!(Timestamp::parse(&shown).is_some());
+        assert_eq!(text(&serde_json::json!("2026-11-21T07")), "2026-11-21T07");
     }
 }

@@ -22,7 +22,7 @@ use maud::html;
 use serde::Deserialize;
 use url::Url;
 
-use crate::http::connections::{needs_of, viewer};
+use crate::http::connections::{needs_of, server_named, viewer};
 use crate::wiring::App;
 
 /// `/connect/{provider}` and the redirect URIs.
@@ -139,12 +139,12 @@ async fn page(
         Ok(held) => held.map(|h| h.connection),
         Err(error) => return crate::http::store_failed(&error),
     };
-    let mut rows = vec![("Your user here", html! { (session.user.as_str()) })];
+    let mut rows = vec![("Signed in as", html! { (session.user.as_str()) })];
     if let Some(agent) = &wish.agent {
         rows.push(("Asked for by", html! { (agent) }));
     }
-    if let Some(server) = &wish.server {
-        rows.push(("Server", html! { (server) }));
+    if let Some(server) = wish.server.as_deref().map(|name| server_title(app, name)) {
+        rows.push(("For", html! { (server) }));
     }
     if wish.team != TeamName::default_team() {
         rows.push(("Team", html! { (wish.team.as_str()) }));
@@ -152,15 +152,15 @@ async fn page(
     if let Some(account) = existing.as_ref().and_then(|c| c.account.as_ref()) {
         rows.push(("Connected as", html! { (account.label) }));
     }
-    rows.push(("Permissions", scope_list(party, &wish.scopes)));
+    rows.push(("Permissions", permissions(party, &wish.scopes)));
     let label = if existing.is_some() {
         "Reconnect"
     } else {
         "Connect"
     };
     let body = html! {
-        p { "You are about to let Countersign use your " (name) " account for you. "
-            "You sign in at " (name) " itself; nobody else, not even your agent, gets to see the token." }
+        p { "Let your agents use your " (name) " account, through Countersign. "
+            "You sign in at " (name) " itself: no agent sees your password or the key that " (name) " hands out." }
         (parts::facts(rows))
         (parts::form(&format!("/connect/{}", party.provider.name), &session.csrf, html! {
             @if let Some(link) = link { (parts::hidden("link", link)) }
@@ -169,19 +169,25 @@ async fn page(
                 @if let Some(resource) = &wish.resource { (parts::hidden("resource", resource.as_str())) }
             }
             (parts::actions(html! {
-                (parts::button(Look::Primary, label))
                 (parts::link_button(Look::Plain, "Not now", "/connections"))
+                (parts::button(Look::Primary, label))
             }))
         }))
     };
-    let mut page = Page::new(format!("Connect {name}"))
+    let mut page = Page::new(format!("{label} {name}"))
         .viewer(viewer(session))
         .narrow()
-        .body(html! { (parts::card(&format!("Connect {name}"), body)) });
+        .body(parts::card("", body));
     for target in targets(party) {
         page = page.form_target(target);
     }
     page.into_response()
+}
+
+/// The server's title; its name, if it is gone by now.
+fn server_title(app: &App, name: &str) -> String {
+    let snapshot = app.registry.current();
+    server_named(&snapshot, name).map_or_else(|| name.to_owned(), |s| s.display_name.clone())
 }
 
 /// Where the form may lead: the provider's authorization endpoint, and whatever
@@ -197,23 +203,30 @@ fn targets(party: &Party) -> Vec<String> {
     origin.into_iter().chain(["https:".to_owned()]).collect()
 }
 
-fn scope_list(party: &Party, scopes: &ScopeSet) -> maud::Markup {
-    let known = &party.preset.description().scopes;
-    let title = |scope: &str| {
-        known
-            .iter()
-            .find(|k| k.name == scope)
-            .map(|k| k.title.as_str())
-            .filter(|t| !t.is_empty())
-    };
-    html! {
-        @if scopes.is_empty() { span.muted { "what the provider grants by default" } }
-        @else {
-            ul.scopes { @for scope in scopes.iter() {
-                li { (parts::code(scope.as_str())) @if let Some(title) = title(scope.as_str()) { " " (title) } }
-            } }
-        }
+fn permissions(party: &Party, scopes: &ScopeSet) -> maud::Markup {
+    if scopes.is_empty() {
+        return html! { "what the provider grants by default" };
     }
+    let known = &party.preset.description().scopes;
+    let meaning = |scope: &str| {
+        let of_preset = known.iter().find(|k| k.name == scope);
+        let title = of_preset.map(|k| k.title.as_str());
+        title
+            .filter(|t| !t.is_empty())
+            .or_else(|| common_meaning(scope))
+    };
+    parts::scopes(scopes.iter().map(|s| (s.as_str(), meaning(s.as_str()))))
+}
+
+/// Scopes that mean the same everywhere (OpenID Connect Core §5.4 and §11).
+fn common_meaning(scope: &str) -> Option<&'static str> {
+    Some(match scope {
+        "openid" => "Know which account it is",
+        "profile" => "See your name and picture",
+        "email" => "See your e-mail address",
+        "offline_access" => "Stay connected while you are away",
+        _ => return None,
+    })
 }
 
 async fn start(
@@ -359,15 +372,15 @@ async fn callback(
                 (parts::notice(Tone::Warning, &advice))
                 p { "Nothing was stored." }
                 (parts::actions(html! {
-                    (parts::link_button(Look::Primary, "Try again", &again))
                     (parts::link_button(Look::Plain, "Connections", "/connections"))
+                    (parts::link_button(Look::Primary, "Try again", &again))
                 }))
             };
             Page::new("Not connected")
                 .viewer(viewer(&session))
                 .narrow()
                 .status(StatusCode::BAD_REQUEST)
-                .body(html! { (parts::card("Not connected", body)) })
+                .body(parts::card("", body))
                 .into_response()
         }
         Err(error) => {
@@ -394,15 +407,16 @@ fn connected(
             None => (parts::notice(Tone::Good, &format!("Your {provider} account is connected."))),
         }
         @if !missing.is_empty() {
-            (parts::notice(Tone::Warning, &format!("{provider} did not grant: {}. Calls that need it will ask again.", missing.join(", "))))
+            p { (provider) " did not grant these permissions. Calls that need them will ask again." }
+            (parts::scopes(missing.iter().map(|s| (s.as_str(), None))))
         }
-        p { "You can close this page and go back to your agent: a call that is waiting goes on by itself." }
+        p { "You can close this page and go back to your agent. A call that is waiting goes on by itself." }
         (parts::actions(html! { (parts::link_button(Look::Plain, "All connections", "/connections")) }))
     };
     Page::new("Connected")
         .viewer(viewer(session))
         .narrow()
-        .body(html! { (parts::card("Connected", body)) })
+        .body(parts::card("", body))
         .into_response()
 }
 
@@ -426,6 +440,16 @@ fn own_wish(
         Some(team) => TeamName::parse(team).map_err(|e| bad(&e.to_string()))?,
         None => session.caller.team.clone(),
     };
+    // The needs below are those of the session's team, so a connection for
+    // another one (that he may not even be in) is not made here.
+    if team != session.caller.team {
+        return Err(refuse(
+            session,
+            StatusCode::FORBIDDEN,
+            "Not your team",
+            "You act in another team here. Open the Connections page and start from there.",
+        ));
+    }
     let resource = match resource.filter(|r| !r.is_empty()) {
         Some(text) => Some(Url::parse(text).map_err(|_| bad("The resource is not an address."))?),
         None => None,
@@ -486,10 +510,27 @@ fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, R
 fn link_refused(session: &BrowserSession, error: &LinkError) -> Response {
     let (status, title) = match error {
         LinkError::Unknown => (StatusCode::GONE, "This link has ended"),
-        LinkError::OtherUser => (StatusCode::FORBIDDEN, "This link is not for you"),
+        LinkError::OtherUser => return other_user(session),
         LinkError::Store(error) => return crate::http::store_failed(error),
     };
     refuse(session, status, title, &error.to_string())
+}
+
+fn other_user(session: &BrowserSession) -> Response {
+    let body = html! {
+        p { "It was made for another user, and you are signed in as " strong { (session.user) } ". Nothing was done." }
+        p { "If that account is yours, too: sign out, sign in with it, and open the link again." }
+        (parts::form("/logout", &session.csrf, parts::actions(html! {
+            (parts::link_button(Look::Plain, "Connections", "/connections"))
+            (parts::button(Look::Primary, "Sign out"))
+        })))
+    };
+    Page::new("This link is not for you")
+        .viewer(viewer(session))
+        .narrow()
+        .status(StatusCode::FORBIDDEN)
+        .body(parts::card("", body))
+        .into_response()
 }
 
 fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str) -> Response {
@@ -497,15 +538,18 @@ fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str)
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
     }
+    if !text.ends_with(['.', '?', '!']) {
+        text.push('.');
+    }
     let body = html! {
         p { (text) }
-        (parts::actions(html! { (parts::link_button(Look::Plain, "Connections", "/connections")) }))
+        (parts::actions(parts::link_button(Look::Primary, "Go to your connections", "/connections")))
     };
     Page::new(title)
         .viewer(viewer(session))
         .narrow()
         .status(status)
-        .body(html! { (parts::card(title, body)) })
+        .body(parts::card("", body))
         .into_response()
 }
 

@@ -14,6 +14,7 @@ use countersign_core::provider::Provider;
 use countersign_core::scope::{Implications, ScopeSet};
 use countersign_core::server::{AuthMode, ConnectionUse, Server, Target};
 use countersign_identity::BrowserSession;
+use countersign_identity::tokens::AgentView;
 use countersign_pages::parts::{self, Look, Tone};
 use countersign_pages::{Page, Viewer};
 use http::{HeaderMap, StatusCode};
@@ -38,7 +39,8 @@ pub(crate) fn viewer(session: &BrowserSession) -> Viewer<'_> {
     Viewer {
         name: session.user.as_str(),
         csrf: &session.csrf,
-        admin: session.caller.permissions.allow("provider_list", None),
+        // There are no pages of administration to lead to yet.
+        admin: false,
     }
 }
 
@@ -47,7 +49,11 @@ pub(crate) struct Need {
     pub(crate) provider: Arc<Provider>,
     pub(crate) resource: Option<Url>,
     pub(crate) servers: Vec<String>,
+    /// What its consent asks for.
     pub(crate) scopes: ScopeSet,
+    /// What calls need of it. Providers may leave others (`openid`) out of
+    /// what they say they granted.
+    required: ScopeSet,
 }
 
 /// The resource part of the connection that this server uses.
@@ -58,15 +64,23 @@ pub(crate) fn resource_of(server: &Server) -> Option<Url> {
     }
 }
 
+/// The server of this name.
+pub(crate) fn server_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Server> {
+    let mut servers = snapshot.servers.values().map(|s| &*s.value);
+    servers.find(|s| s.name.as_str() == name)
+}
+
+fn is_open(server: &Server, caller: &Caller) -> bool {
+    server.enabled && (server.teams.is_empty() || server.teams.contains(&caller.team))
+}
+
 /// All connections that the servers open to this user need, by provider.
 pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
     let mut needs: BTreeMap<(ProviderName, Option<String>), Need> = BTreeMap::new();
     let mut servers: Vec<_> = snapshot.servers.values().map(|s| &s.value).collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     for server in servers {
-        let open =
-            server.enabled && (server.teams.is_empty() || server.teams.contains(&caller.team));
-        if !open || server.auth.mode != AuthMode::UserDelegated {
+        if !is_open(server, caller) || server.auth.mode != AuthMode::UserDelegated {
             continue;
         }
         let Some(provider) = server
@@ -84,9 +98,11 @@ pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
             resource,
             servers: Vec::new(),
             scopes: provider.scopes.clone(),
+            required: ScopeSet::default(),
         });
         need.servers.push(server.display_name.clone());
         need.scopes = need.scopes.union(&server.auth.required_scopes);
+        need.required = need.required.union(&server.auth.required_scopes);
     }
     needs.into_values().collect()
 }
@@ -108,7 +124,8 @@ async fn show(
         Ok(agents) => agents,
         Err(error) => return crate::http::store_failed(&error),
     };
-    let needs = needs_of(&app.registry.current(), &session.caller);
+    let snapshot = app.registry.current();
+    let needs = needs_of(&snapshot, &session.caller);
     let mut cards = Vec::new();
     for need in &needs {
         let at = connections.iter().position(|c| {
@@ -119,41 +136,94 @@ async fn show(
         let connection = at.map(|at| connections.remove(at));
         cards.push(card(&app, &session, need, connection.as_ref()));
     }
-    let rest: Vec<Markup> = connections.iter().map(|c| unneeded(&session, c)).collect();
+    let rest: Vec<Markup> = connections
+        .iter()
+        .map(|c| unneeded(&session, &snapshot, c))
+        .collect();
+    let open = open_servers(&snapshot, &session.caller, &app.public_url);
     let body = html! {
-        h1 { "Connections" }
-        p.muted { "The accounts that your agents may use for you. Nobody else can see or use them." }
+        p.soft { "The accounts that your agents may use for you. Nobody else can see or use them." }
         @if cards.is_empty() && rest.is_empty() {
             (parts::empty(
                 "Nothing to connect yet",
-                "When an administrator attaches a server that needs one of your accounts, it appears here.",
+                "When an administrator attaches a server that needs one of your accounts, you connect it here.",
                 None,
             ))
         }
         @for card in &cards { (card) }
         @for card in &rest { (card) }
         h2 { "Agents" }
-        @if agents.is_empty() {
-            (parts::empty(
-                "No agent is signed in",
-                &format!("Point an MCP client at {}mcp/SERVER; it appears here once you allow it.", app.public_url),
-                None,
-            ))
-        } @else {
-            (parts::table(&["Agent", "Since", ""], agents.iter().map(|agent| vec![
-                html! { (agent.name) },
-                html! { (agent.since.to_string()) },
+        @if agents.is_empty() { (no_agent(&open)) } @else {
+            (parts::card("", parts::table(&["Agent", ""], agents.iter().map(|agent| vec![
+                html! {
+                    strong { @if agent.name.is_empty() { "An agent without a name" } @else { (agent.name) } }
+                    p.hint { "May use " (reach(agent, &snapshot, &app.public_url)) ". Last used " (parts::time(agent.last_used_at)) "." }
+                },
                 parts::form("/connections/agents/revoke", &session.csrf, html! {
                     (parts::hidden("client", agent.client.as_str()))
-                    (parts::button(Look::Danger, "Sign out"))
+                    (parts::button(Look::Danger, "Remove"))
                 }),
-            ]).collect()))
+            ]).collect())))
         }
     };
     Page::new("Connections")
         .viewer(viewer(&session))
         .body(body)
         .into_response()
+}
+
+/// A server that this user's agents may call.
+struct Open {
+    title: String,
+    endpoint: String,
+}
+
+fn open_servers(snapshot: &Snapshot, caller: &Caller, public_url: &Url) -> Vec<Open> {
+    let mut open: Vec<Open> = snapshot
+        .servers
+        .values()
+        .map(|s| &s.value)
+        .filter(|s| is_open(s, caller))
+        .map(|s| Open {
+            title: s.display_name.clone(),
+            endpoint: format!("{public_url}mcp/{}", s.name),
+        })
+        .collect();
+    open.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    open
+}
+
+/// What an agent was let in to, in words.
+fn reach(agent: &AgentView, snapshot: &Snapshot, public_url: &Url) -> String {
+    let title = |resource: &String| match resource.strip_prefix(public_url.as_str()) {
+        Some("mcp") => "all servers".to_owned(),
+        Some("api") => "Countersign itself, as you".to_owned(),
+        Some(path) => path
+            .strip_prefix("mcp/")
+            .and_then(|name| server_named(snapshot, name))
+            .map_or_else(|| resource.clone(), |s| s.display_name.clone()),
+        None => resource.clone(),
+    };
+    let titles: Vec<String> = agent.resources.iter().map(title).collect();
+    titles.join(", ")
+}
+
+fn no_agent(open: &[Open]) -> Markup {
+    if open.is_empty() {
+        return parts::empty(
+            "No agent is signed in",
+            "Agents appear here once an administrator has attached a server and you let them in.",
+            None,
+        );
+    }
+    let rows = open
+        .iter()
+        .map(|o| (o.title.as_str(), parts::code(&o.endpoint)));
+    parts::empty(
+        "No agent is signed in",
+        "Give one of these addresses to your MCP client. It sends you here to allow it.",
+        Some(parts::facts(rows.collect())),
+    )
 }
 
 fn card(
@@ -170,14 +240,22 @@ fn card(
     }
     let now = app.world.clock.now();
     let (status, reason) = connection.map_or((Status::NotConnected, None), |c| {
-        c.status(now, &need.scopes, &implications)
+        c.status(now, &need.required, &implications)
     });
     let (tone, word) = badge(status);
     let mut rows = vec![("Used by", html! { (need.servers.join(", ")) })];
-    if let Some(connection) = connection {
-        rows.extend(facts(connection));
-    } else {
-        rows.push(("Permissions", html! { (need.scopes.join(", ")) }));
+    let missing = connection.map_or_else(ScopeSet::default, |c| {
+        implications.missing(&c.scopes(), &need.required)
+    });
+    match connection {
+        Some(connection) => {
+            rows.extend(facts(connection));
+            if status == Status::NeedsScopes {
+                rows.push(("Still needed", scope_chips(&missing)));
+            }
+            rows.extend(upkeep(connection, status));
+        }
+        None => rows.push(("Permissions", scope_chips(&need.scopes))),
     }
     let mut href = format!(
         "/connect/{}?team={}",
@@ -199,30 +277,39 @@ fn card(
     } else {
         Look::Primary
     };
-    parts::card(
+    parts::state_card(
         &need.provider.display_name,
+        tone,
+        word,
         html! {
-            p { (parts::badge(tone, word)) }
-            @if let Some(text) = advice(status, reason, &need.provider.display_name) { (parts::notice(tone, &text)) }
+            @if let Some(text) = advice(status, reason, &need.provider.display_name) { p { (text) } }
             (parts::facts(rows))
-            div.actions {
+            (parts::actions(html! {
                 (parts::link_button(look, label, &href))
                 @if let Some(connection) = connection { (disconnect_form(session, connection)) }
-            }
+            }))
         },
     )
 }
 
 /// A connection that no server needs any more: it can only be ended.
-fn unneeded(session: &BrowserSession, connection: &Connection) -> Markup {
-    let mut rows = vec![("Used by", html! { "no server any more" })];
-    rows.extend(facts(connection));
-    parts::card(
-        connection.provider.as_str(),
-        html! { (parts::facts(rows)) div.actions { (disconnect_form(session, connection)) } },
+fn unneeded(session: &BrowserSession, snapshot: &Snapshot, connection: &Connection) -> Markup {
+    let title = snapshot
+        .provider(&connection.provider)
+        .map_or(connection.provider.as_str(), |p| p.display_name.as_str());
+    parts::state_card(
+        title,
+        Tone::Info,
+        "Not used",
+        html! {
+            p { "No server that you may use needs this account any more." }
+            (parts::facts(facts(connection)))
+            (parts::actions(disconnect_form(session, connection)))
+        },
     )
 }
 
+/// What is connected.
 fn facts(connection: &Connection) -> Vec<(&'static str, Markup)> {
     let mut rows = Vec::new();
     if let Some(account) = &connection.account {
@@ -231,25 +318,35 @@ fn facts(connection: &Connection) -> Vec<(&'static str, Markup)> {
     if connection.team != TeamName::default_team() {
         rows.push(("Team", html! { (connection.team.as_str()) }));
     }
-    let scopes = connection.scopes();
-    rows.push(("Permissions", html! { @if scopes.is_empty() { "as the provider grants by default" } @else { (scopes.join(", ")) } }));
-    let first = connection.credentials.first();
-    let renewal = match first {
-        Some(c) if c.refresh_token_present => "by itself".to_owned(),
-        Some(c) => c.expires_at.map_or("not needed".to_owned(), |t| {
-            format!("not possible; ends {t}")
-        }),
-        None => "not possible".to_owned(),
-    };
-    rows.push(("Renewal", html! { (renewal) }));
-    if let Some(ends) = first.and_then(|c| c.refresh_token_expires_at) {
-        rows.push((
-            "Has to be renewed by you before",
-            html! { (ends.to_string()) },
-        ));
+    rows.push(("Permissions", scope_chips(&connection.scopes())));
+    rows
+}
+
+fn scope_chips(scopes: &ScopeSet) -> Markup {
+    if scopes.is_empty() {
+        return html! { "what the provider grants by default" };
+    }
+    parts::scopes(scopes.iter().map(|s| (s.as_str(), None)))
+}
+
+/// How long it goes on, and when it was used. An ended connection has no future.
+fn upkeep(connection: &Connection, status: Status) -> Vec<(&'static str, Markup)> {
+    let mut rows = Vec::new();
+    let lasting = matches!(status, Status::Connected | Status::NeedsScopes);
+    if let Some(first) = connection.credentials.first().filter(|_| lasting) {
+        let end = if first.refresh_token_present {
+            first.refresh_token_expires_at
+        } else {
+            first.expires_at
+        };
+        let lasts = match end {
+            Some(end) => html! { "until " (parts::time(end)) ", then connect again" },
+            None => html! { "until you or the provider ends it" },
+        };
+        rows.push(("Lasts", lasts));
     }
     if let Some(used) = connection.last_used_at {
-        rows.push(("Last used", html! { (used.to_string()) }));
+        rows.push(("Last used", parts::time(used)));
     }
     rows
 }
@@ -272,7 +369,7 @@ fn badge(status: Status) -> (Tone, &'static str) {
         Status::NotConnected => (Tone::Info, "Not connected"),
         Status::Connected => (Tone::Good, "Connected"),
         Status::NeedsScopes => (Tone::Warning, "Needs more permissions"),
-        Status::NeedsReauth => (Tone::Warning, "Needs to be connected again"),
+        Status::NeedsReauth => (Tone::Warning, "Reconnect needed"),
         Status::Suspended => (Tone::Warning, "Suspended"),
     }
 }
@@ -280,13 +377,13 @@ fn badge(status: Status) -> (Tone, &'static str) {
 fn advice(status: Status, reason: Option<ReauthReason>, provider: &str) -> Option<String> {
     Some(match (status, reason?) {
         (Status::Suspended, _) => format!("Your password was reset. Connect again with the same {provider} account to go on."),
-        (_, ReauthReason::Revoked) => format!("{provider} says that access was withdrawn."),
-        (_, ReauthReason::Expired) => "The access has ended and cannot be renewed.".to_owned(),
-        (_, ReauthReason::Idle) => format!("It went unused for longer than {provider} allows."),
-        (_, ReauthReason::ClientRejected) => format!("{provider} does not accept Countersign's client; an administrator has to look at it."),
-        (_, ReauthReason::ProviderError) => format!("{provider} refuses to renew the access."),
+        (_, ReauthReason::Revoked) => format!("{provider} says that the access was withdrawn. Reconnect to give it again."),
+        (_, ReauthReason::Expired) => "The access has ended and cannot be renewed. Reconnect to go on.".to_owned(),
+        (_, ReauthReason::Idle) => format!("It went unused for longer than {provider} allows. Reconnect to go on."),
+        (_, ReauthReason::ClientRejected) => format!("{provider} does not accept Countersign at the moment. Tell your administrator: the client id or secret has to be checked."),
+        (_, ReauthReason::ProviderError) => format!("{provider} refuses to renew the access. Reconnect to go on."),
         (_, ReauthReason::ProviderChanged) => "An administrator changed the provider's or server's address; nothing is sent there until you connect again.".to_owned(),
-        (_, ReauthReason::UpstreamUnauthorized) => "The server no longer accepts the token.".to_owned(),
+        (_, ReauthReason::UpstreamUnauthorized) => "The server no longer accepts this access. Reconnect to go on.".to_owned(),
         (_, ReauthReason::Suspended | ReauthReason::NoBrowserIdentity) => return None,
     })
 }

@@ -2,6 +2,7 @@
 //! [`crate::call`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -17,12 +18,16 @@ use countersign_mcp::upstream::{Answer, Expects};
 use countersign_mcp::{batch, headers};
 use http::{Method, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Limited};
+use tokio::time::timeout;
 
 use crate::call::carry::{self, Case, takes_urls};
 use crate::call::record::Trace;
 use crate::call::sessions::Session;
 use crate::call::{Ask, Exchange, answer as answering, held, listen, pass};
 use crate::wiring::App;
+
+/// How long a message may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether the path is an MCP endpoint.
 #[must_use]
@@ -109,12 +114,13 @@ impl Accepted {
     {
         headers::check_post(&self.parts.headers)?;
         let limit = self.app.limits.max_bytes;
-        let body = match Limited::new(body, limit).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+        let body = match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+            Err(_) => return Err(Refusal::BadMessage("the body took too long").into()),
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 return Err(Refusal::TooLarge { limit }.into());
             }
-            Err(_) => return Err(Refusal::BadMessage("the body broke off").into()),
+            Ok(Err(_)) => return Err(Refusal::BadMessage("the body broke off").into()),
         };
         let incoming = parse(&body, &self.app.limits)?;
         let session = self.session().await?;
@@ -266,12 +272,21 @@ async fn retried(
     }
     // `accept` only means that the page was opened: wait for the rest.
     let waits = resumed.action == Some(Action::Accept) && takes_urls(exchange, request);
+    // It counts among the user's held calls; one too many is not held.
+    let place = waits
+        .then(|| {
+            let question = Elicitation::new(&*app.world.random);
+            held::Place::take(app, &exchange.caller.user, &question)
+        })
+        .flatten();
     let case = Case::without_link(app, exchange, error.clone());
     let limit = case
         .attachment
         .as_ref()
-        .map_or(std::time::Duration::ZERO, |a| a.server().wait);
-    if waits && held::mended(app, exchange, &case, limit).await {
+        .map_or(Duration::ZERO, |a| a.server().wait);
+    let mended = place.is_some() && held::mended(app, exchange, &case, limit).await;
+    drop(place);
+    if mended {
         return match answering::run(app, exchange, request, &resumed.body).await {
             Ok(answered) => answered.into_response(),
             Err(error) => {

@@ -3,13 +3,16 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use countersign_core::ports::StoreError;
 use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
@@ -19,6 +22,12 @@ pub mod api;
 pub mod connect;
 pub mod connections;
 pub mod mcp;
+
+/// Largest body that is read for anything but an MCP message, in bytes. Routes
+/// take less, and say so in their own words.
+const LONGEST_BODY: usize = 256 * 1024;
+/// How long such a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// All routes but the MCP endpoints.
 pub fn router(app: &Arc<App>) -> Router {
@@ -69,13 +78,67 @@ pub async fn answer(
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<axum::body::Body>, Infallible> {
+    if !is_own_host(&app, request.headers()) {
+        let text = "This host is not called that. Use its public address.\n";
+        return Ok((StatusCode::MISDIRECTED_REQUEST, text).into_response());
+    }
     if mcp::is_endpoint(request.uri().path()) {
         return Ok(mcp::answer(app, request).await.map(axum::body::Body::new));
     }
     request
         .extensions_mut()
         .insert(countersign_identity::ClientAddress(peer.ip()));
-    router.oneshot(request.map(axum::body::Body::new)).await
+    let (parts, body) = request.into_parts();
+    match whole(body, BODY_TIMEOUT).await {
+        Ok(body) => router.oneshot(Request::from_parts(parts, body)).await,
+        Err(refusal) => Ok(refusal),
+    }
+}
+
+/// The body of a form or of a REST request. Who sends it is not known yet, so
+/// it is small and comes soon, or the connection is free for somebody else.
+async fn whole<B>(body: B, patience: Duration) -> Result<axum::body::Body, Response>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let refuse = |status: StatusCode, text: &'static str| (status, text).into_response();
+    match tokio::time::timeout(patience, Limited::new(body, LONGEST_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The body is too large.\n",
+        )),
+        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, "The body broke off.\n")),
+        Err(_) => Err(refuse(
+            StatusCode::REQUEST_TIMEOUT,
+            "The body took too long.\n",
+        )),
+    }
+}
+
+/// Whether the request was meant for this host, by the name it used. A page
+/// elsewhere that lets its own name resolve to this machine (DNS rebinding)
+/// can't hide that name; an address or `localhost` is nobody's name.
+fn is_own_host(app: &App, headers: &http::HeaderMap) -> bool {
+    let mut hosts = headers.get_all(http::header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        return true;
+    };
+    let authority = host
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<http::uri::Authority>().ok());
+    let Some(authority) = authority.filter(|_| hosts.next().is_none()) else {
+        return false;
+    };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.parse::<std::net::IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || app
+            .public_url
+            .host_str()
+            .is_some_and(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// The page for a store that does not answer.
@@ -91,4 +154,36 @@ pub(crate) fn failed(text: &str) -> Response {
         "Something went wrong",
         text,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_does_not_hold_its_connection() {
+        let (_sender, never) = tokio::sync::oneshot::channel::<()>();
+        let waits = futures_util::stream::once(async move {
+            let _ = never.await;
+            Ok::<_, std::io::Error>(Bytes::new())
+        });
+        let status = |body, patience| async move {
+            let answer = whole(body, patience).await;
+            answer.err().map(|refusal| refusal.status())
+        };
+        let never = axum::body::Body::from_stream(waits);
+        assert_eq!(
+            status(never, Duration::ZERO).await,
+            Some(StatusCode::REQUEST_TIMEOUT)
+        );
+        let large = axum::body::Body::from(vec![b'x'; LONGEST_BODY + 1]);
+        assert_eq!(
+            status(large, BODY_TIMEOUT).await,
+            Some(StatusCode::PAYLOAD_TOO_LARGE)
+        );
+        assert_eq!(
+            status(axum::body::Body::from("a=b"), BODY_TIMEOUT).await,
+            None
+        );
+    }
 }

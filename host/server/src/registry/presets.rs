@@ -321,7 +321,12 @@ impl Registry {
         }
         let mut approved = Vec::new();
         for provider in providers {
-            let Some(proposal) = self.proposal(provider, snapshot).await? else {
+            // While an older version serves, a newer one may wait beside it.
+            let proposal = match self.proposal(provider, snapshot).await? {
+                Some(proposal) => Some(proposal),
+                None => self.presets.pending(&provider.name),
+            };
+            let Some(proposal) = proposal else {
                 continue;
             };
             let writes = self.approve_writes(caller, provider, &proposal.approval, snapshot)?;

@@ -236,6 +236,10 @@ impl Registry {
         snapshot: &Snapshot,
     ) -> Result<(Arc<Provider>, String), Refusal> {
         let mut said = String::new();
+        // Asked before binding anew. What waits was put there by somebody who
+        // may not approve, or came with a new version: an approver's change of
+        // something else is no word on it.
+        let waited = existing.is_some() && self.is_waiting(&provider.name);
         let mut writes = vec![put(
             RecordKey::new(Kind::Provider, provider.name.as_str()),
             existing.map_or(Expect::Absent, |e| Expect::At(e.revision)),
@@ -248,10 +252,10 @@ impl Registry {
         let outcome = match proposal {
             Ok(proposal) => {
                 if let Some(proposal) = proposal {
-                    if caller
+                    let may_approve = caller
                         .permissions
-                        .allow("preset_approve", Some(provider.preset.as_str()))
-                    {
+                        .allow("preset_approve", Some(provider.preset.as_str()));
+                    if may_approve && !waited {
                         writes.extend(self.approve_writes(
                             caller,
                             &provider,

@@ -553,4 +553,6 @@ pub(super) fn moves_credential(old: &Server, new: &Server) -> bool {
         || old.auth.provider != new.auth.provider
         || old.auth.secret_ref != new.auth.secret_ref
         || old.auth.injection != new.auth.injection
+        // Which connection is used is whose token goes there.
+        || old.connection != new.connection
 }

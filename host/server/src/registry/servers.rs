@@ -87,6 +87,8 @@ impl Registry {
                 .checked_server(input, &snapshot, old.created_at, self.world.clock.now())
                 .await?;
             if moves_credential(&old, &server) {
+                // Taking a provider or secret away is a change of it, too.
+                demand_attach(caller, &old)?;
                 demand_attach(caller, &server)?;
             }
             let detail = changed_fields(old.as_ref(), &server);

@@ -48,10 +48,11 @@ pub(super) async fn list(
         size: query.size()?,
     };
     let found = state.audit.events(&filter, &page).await?;
-    let total_size = shown + found.events.len() + usize::from(found.next.is_some());
-    let next_page_token = found.next.map_or_else(String::new, |next| {
-        format!("{next}.{}", shown + found.events.len())
-    });
+    let shown = found.events.len().saturating_add(shown);
+    let total_size = shown.saturating_add(usize::from(found.next.is_some()));
+    let next_page_token = found
+        .next
+        .map_or_else(String::new, |next| format!("{next}.{shown}"));
     Ok(Json(List {
         items: found.events,
         next_page_token,

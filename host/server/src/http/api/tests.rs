@@ -715,6 +715,22 @@ async fn each_change_needs_its_permission_and_names_it() {
             json!({"auth": {"injection": {"header_name": "X-Other"}}}),
             "provider_attach:idp",
         ),
+        // Neither may another connection's token be sent there, nor the
+        // provider be taken away.
+        (
+            &editor,
+            "PATCH",
+            "/servers/notes",
+            json!({"connection": "shared"}),
+            "provider_attach:idp",
+        ),
+        (
+            &editor,
+            "PATCH",
+            "/servers/notes",
+            json!({"auth": null}),
+            "provider_attach:idp",
+        ),
         (
             &editor,
             "POST",
@@ -757,7 +773,7 @@ async fn each_change_needs_its_permission_and_names_it() {
         .filter(|a| a.contains("Denied"))
         .count();
     assert!(
-        denied >= 14,
+        denied >= 16,
         "refused changes are in the audit log: {denied}"
     );
 }
@@ -816,6 +832,14 @@ async fn a_provider_of_somebody_who_may_not_approve_waits() {
         .await;
     assert_eq!(approved["approved"].as_array().unwrap().len(), 1);
     assert!(house.registry.party(&name).is_some());
+
+    // An approver's change of something else is no word on what waits.
+    let wider = json!({"audience_hosts": ["127.0.0.1:1", "127.0.0.1:3"]}).to_string();
+    house.raw(&maker, "PATCH", "/providers/p2", &wider).await;
+    house
+        .good("PATCH", "/providers/p2", json!({"display_name": "P2"}))
+        .await;
+    assert!(house.registry.party(&name).is_none());
 }
 
 #[tokio::test]
