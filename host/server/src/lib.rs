@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod init;
+pub mod metrics;
 pub mod opening;
 pub mod party;
 pub mod registry;

@@ -58,6 +58,8 @@ pub struct App {
     pub held: HeldCalls,
     /// Upstream sessions that were used lately.
     pub sessions: SessionCache,
+    /// What is counted.
+    pub metrics: crate::metrics::Metrics,
     /// How large and deep a message may be.
     pub limits: Limits,
     /// The origins a browser may call from.
@@ -141,6 +143,7 @@ impl App {
             states: States::new(&key("mcp request state")?),
             held: HeldCalls::default(),
             sessions: SessionCache::default(),
+            metrics: crate::metrics::Metrics::default(),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
             arguments_key: key("audit arguments")?,

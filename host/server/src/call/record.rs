@@ -57,6 +57,8 @@ impl Trace {
             .clock
             .monotonic_micros()
             .saturating_sub(exchange.arrived);
+        let word = error.map_or("ok", CallError::word);
+        app.metrics.call(exchange.server.as_str(), word, latency_us);
         let outcome = match error {
             None => Outcome::Allowed,
             Some(CallError::Denied { .. }) => Outcome::Denied,

@@ -44,6 +44,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .merge(connections::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .with_state(Arc::clone(app));
     Router::new()
         .merge(countersign_identity::routes(app.identity.clone()))
@@ -57,6 +58,12 @@ pub fn router(app: &Arc<App>) -> Router {
                 "There is nothing at this address.",
             )
         })
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text = app.metrics.text(app.readiness().is_empty(), app.audit.dropped());
+    ([(http::header::CONTENT_TYPE, TYPE)], text).into_response()
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
