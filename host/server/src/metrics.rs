@@ -38,18 +38,39 @@ impl Default for Metrics {
         });
         let seconds = Histogram::new(bounds);
         let (ready, audit_dropped) = (Gauge::default(), Gauge::default());
-        registry.register("calls", "Requests to MCP endpoints, by outcome", calls.clone());
-        registry.register("call_seconds", "Time until a call's answer began", seconds.clone());
+        registry.register(
+            "calls",
+            "Requests to MCP endpoints, by outcome",
+            calls.clone(),
+        );
+        registry.register(
+            "call_seconds",
+            "Time until a call's answer began",
+            seconds.clone(),
+        );
         registry.register("ready", "Whether calls can be answered", ready.clone());
-        registry.register("audit_dropped", "Audit events that a full queue refused since start", audit_dropped.clone());
-        Self { registry: Mutex::new(registry), calls, seconds, ready, audit_dropped }
+        registry.register(
+            "audit_dropped",
+            "Audit events that a full queue refused since start",
+            audit_dropped.clone(),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            calls,
+            seconds,
+            ready,
+            audit_dropped,
+        }
     }
 }
 
 impl Metrics {
     /// Counts one call. `outcome` is `ok` or CONTRACT's error word.
     pub(crate) fn call(&self, server: &str, outcome: &'static str, micros: u64) {
-        let labels = CallLabels { server: server.to_owned(), outcome };
+        let labels = CallLabels {
+            server: server.to_owned(),
+            outcome,
+        };
         self.calls.get_or_create(&labels).inc();
         #[expect(clippy::cast_precision_loss, reason = "a latency needs no 53 bits")]
         self.seconds.observe(micros as f64 / 1e6);
@@ -59,7 +80,8 @@ impl Metrics {
     #[must_use]
     pub fn text(&self, ready: bool, audit_dropped: u64) -> String {
         self.ready.set(i64::from(ready));
-        self.audit_dropped.set(i64::try_from(audit_dropped).unwrap_or(i64::MAX));
+        self.audit_dropped
+            .set(i64::try_from(audit_dropped).unwrap_or(i64::MAX));
         let mut out = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing into a string does not fail.
@@ -79,8 +101,14 @@ mod tests {
         metrics.call("notes", "ok", 250);
         metrics.call("notes", "denied", 90);
         let text = metrics.text(true, 0);
-        assert!(text.contains(r#"countersign_calls_total{server="notes",outcome="ok"} 2"#), "{text}");
-        assert!(text.contains(r#"countersign_calls_total{server="notes",outcome="denied"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"countersign_calls_total{server="notes",outcome="ok"} 2"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"countersign_calls_total{server="notes",outcome="denied"} 1"#),
+            "{text}"
+        );
         assert!(text.contains("countersign_call_seconds_count 3"), "{text}");
         assert!(text.contains("countersign_ready 1"), "{text}");
     }

@@ -58,6 +58,13 @@ pub struct App {
     pub held: HeldCalls,
     /// Upstream sessions that were used lately.
     pub sessions: SessionCache,
+    /// When the use of a connection was last noted.
+    pub noted: std::sync::Mutex<
+        std::collections::HashMap<
+            countersign_core::names::ConnectionId,
+            countersign_core::time::Timestamp,
+        >,
+    >,
     /// What is counted.
     pub metrics: crate::metrics::Metrics,
     /// How large and deep a message may be.
@@ -143,6 +150,7 @@ impl App {
             states: States::new(&key("mcp request state")?),
             held: HeldCalls::default(),
             sessions: SessionCache::default(),
+            noted: std::sync::Mutex::default(),
             metrics: crate::metrics::Metrics::default(),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use countersign_core::connection::Connection;
 use countersign_core::error::CallError;
 use countersign_core::ports::random_token;
+use countersign_core::time::Timestamp;
 use countersign_mcp::answer::Trouble;
 use countersign_mcp::envelope::{Message, Request};
 use countersign_mcp::lazy;
@@ -119,6 +121,9 @@ async fn relayed(
         attachment,
         connection,
     } = passed;
+    if let Some(connection) = &connection {
+        note_use(app, connection);
+    }
     let mut rules = Rules::of_request(request, exchange.revision, on_fault(exchange, request));
     if let Some(filter) = lists::filter(&attachment, connection, exchange.revision, &request.method)
     {
@@ -128,6 +133,38 @@ async fn relayed(
         answer: relay::apply(answer, rules).await?,
         session: None,
     })
+}
+
+/// How stale "last used" may get: it is for people, and a write for each call
+/// would cost more than the call.
+const USE_NOTED_EVERY: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Notes that a connection is used, now and then.
+fn note_use(app: &Arc<App>, connection: &Connection) {
+    let now = app.world.clock.now();
+    let stale = |then: Timestamp| now.since(then) >= USE_NOTED_EVERY;
+    if !connection.last_used_at.is_none_or(stale) {
+        return;
+    }
+    {
+        let mut noted = app
+            .noted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Entries that are stale anyway are not worth their memory.
+        if noted.len() > 10_000 {
+            noted.retain(|_, then| !stale(*then));
+        }
+        if !noted.insert(connection.id.clone(), now).is_none_or(stale) {
+            return;
+        }
+    }
+    let (app, key) = (Arc::clone(app), connection.key());
+    tokio::spawn(async move {
+        if let Err(error) = app.oauth.touch(&key).await {
+            tracing::warn!(%error, "the use of a connection could not be noted");
+        }
+    });
 }
 
 /// The error that ends a stream which breaks off before the response.

@@ -421,7 +421,10 @@ fn connected(
 }
 
 /// What the user wants who comes from the connections page.
-#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the whole answer, made once"
+)]
 fn own_wish(
     app: &App,
     session: &BrowserSession,
@@ -478,7 +481,10 @@ fn own_wish(
     })
 }
 
-#[expect(clippy::result_large_err, reason = "the error is the whole answer, made once")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the whole answer, made once"
+)]
 fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, Response> {
     let unknown = || {
         refuse(

@@ -62,7 +62,9 @@ pub fn router(app: &Arc<App>) -> Router {
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = app.metrics.text(app.readiness().is_empty(), app.audit.dropped());
+    let text = app
+        .metrics
+        .text(app.readiness().is_empty(), app.audit.dropped());
     ([(http::header::CONTENT_TYPE, TYPE)], text).into_response()
 }
 

@@ -18,6 +18,7 @@ use super::auth::Asking;
 use super::body::Body;
 use super::list::{List, ListQuery, Listing, Query, invalid};
 use super::{ApiState, Problem};
+use crate::http::connections::resource_of;
 use crate::registry::Refusal;
 
 /// What to connect.
@@ -324,7 +325,13 @@ fn view(state: &ApiState, connection: &Connection) -> ConnectionView {
     let mut implications = Implications::default();
     let mut required = ScopeSet::default();
     if let Ok(provider) = state.registry.find_provider(connection.provider.as_str()) {
-        required = provider.scopes.clone();
+        // As calls see it: a provider may answer fewer scopes than were asked.
+        let snapshot = state.registry.current();
+        for server in snapshot.attached(&provider.name) {
+            if server.enabled && resource_of(server) == connection.resource {
+                required = required.union(&server.auth.required_scopes);
+            }
+        }
         for scope in state
             .registry
             .description_of(&provider)
