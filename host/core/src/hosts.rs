@@ -42,6 +42,20 @@ impl HostPattern {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
+        if let Some((host, port)) = as_kept(rest)
+            && (!subdomains || host.contains('.'))
+        {
+            let port = match port {
+                _ if any_port => Port::Any,
+                Some(port) => Port::This(port),
+                None => Port::Unsaid,
+            };
+            return Ok(Self {
+                host: host.into(),
+                port,
+                subdomains,
+            });
+        }
         let url = url::Url::parse(&format!("https://{rest}/")).map_err(|_| invalid())?;
         let plain = url.username().is_empty()
             && url.password().is_none()
@@ -90,6 +104,38 @@ impl HostPattern {
                 Port::Unsaid => url.port().is_none() || is_loopback(url),
             }
     }
+}
+
+/// `host` or `host:port` written just as a URL would keep it, so that there is
+/// nothing to normalise. Patterns are read with every connection: this way
+/// costs a fraction of parsing a URL.
+fn as_kept(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => {
+            let number = port.parse::<u16>().ok().filter(|n| n.to_string() == port)?;
+            (host, Some(number))
+        }
+        None => (text, None),
+    };
+    if host
+        .parse::<std::net::Ipv4Addr>()
+        .is_ok_and(|ip| ip.to_string() == host)
+    {
+        return Some((host, port));
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with("xn--")
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    // A last label that begins with a digit may be an address in disguise.
+    let named = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|l| l.starts_with(|c: char| c.is_ascii_lowercase()));
+    (named && host.len() <= 253 && host.split('.').all(label)).then_some((host, port))
 }
 
 impl std::fmt::Display for HostPattern {
@@ -162,6 +208,44 @@ mod tests {
                 "{pattern} {url}"
             );
         }
+    }
+
+    #[test]
+    fn the_short_way_reads_what_a_url_would() {
+        let texts = [
+            "a.example.com",
+            "a.example.com:443",
+            "a.example.com:80",
+            "localhost:9000",
+            "127.0.0.1:1",
+            "1.2.3",
+            "0x7f.1",
+            "127.1",
+            "a.b.1",
+            "xn--bcher-kva.example",
+            "a..b",
+            "-a.example",
+            "A.example",
+            "a.example:0",
+            "a.example:080",
+            "a.example:+8",
+            "[::1]:80",
+            "1.2.3.4",
+            "01.2.3.4",
+            "a_b.example",
+        ];
+        for text in texts {
+            let Some((host, port)) = as_kept(text) else {
+                continue;
+            };
+            let url = url::Url::parse(&format!("https://{text}/")).unwrap();
+            assert_eq!(url.host_str(), Some(host), "{text}");
+            assert_eq!(url.port_or_known_default(), port.or(Some(443)), "{text}");
+        }
+        assert!(as_kept("a.example.com:8443").is_some() && as_kept("127.0.0.1").is_some());
+        assert!(
+            as_kept("127.1").is_none() && as_kept("0x7f.1").is_none() && as_kept("a..b").is_none()
+        );
     }
 
     #[test]
