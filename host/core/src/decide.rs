@@ -61,7 +61,8 @@ pub struct Attachment {
 
 struct DescribedCredential {
     name: String,
-    hosts: Arc<[HostPattern]>,
+    /// None: every host of the audience. Empty: none at all.
+    hosts: Option<Arc<[HostPattern]>>,
     rules: Arc<Rules>,
 }
 
@@ -154,7 +155,7 @@ impl Attachment {
         });
         DescribedCredential {
             name: "api-key".into(),
-            hosts: Arc::new([]),
+            hosts: None,
             rules: Arc::new(Rules::new(vec![rule], self.variables.variables())),
         }
     }
@@ -178,7 +179,11 @@ impl Attachment {
         for credential in &description.credentials {
             let described = DescribedCredential {
                 name: credential.name.clone(),
-                hosts: self.patterns(&credential.hosts)?.into(),
+                hosts: match credential.hosts.as_slice() {
+                    [] => None,
+                    // What cannot be resolved covers nothing.
+                    hosts => Some(self.patterns(hosts)?.into()),
+                },
                 rules: Arc::new(Rules::new(
                     self.described_rules(credential, description),
                     self.variables.variables(),
@@ -553,7 +558,7 @@ fn permit_described(
     if attachment.rules.is_empty() && credential.is_none() {
         let grant = Grant {
             credential: None,
-            hosts: Arc::new([]),
+            hosts: None,
             rules: Arc::new(Rules::new(Vec::new(), attachment.variables.variables())),
         };
         return Ok(Permit {
@@ -565,7 +570,7 @@ fn permit_described(
     let described = attachment.described(credential.as_deref())?;
     let grant = Grant {
         credential: Some(described.name.clone()),
-        hosts: Arc::clone(&described.hosts),
+        hosts: described.hosts.clone(),
         rules: Arc::clone(&described.rules),
     };
     Ok(Permit {
@@ -592,7 +597,7 @@ impl Attachment {
 /// What a permit allows to be sent.
 pub(crate) struct Grant {
     pub(crate) credential: Option<String>,
-    pub(crate) hosts: Arc<[HostPattern]>,
+    pub(crate) hosts: Option<Arc<[HostPattern]>>,
     pub(crate) rules: Arc<Rules>,
 }
 

@@ -145,7 +145,7 @@ impl Plan {
         let (attachment, grant) = permit.into_parts();
         let rules = grant.rules.compiled(&attachment, connection)?;
         if rules.carries_secret {
-            check_audience(&attachment, &grant.hosts, connection)?;
+            check_audience(&attachment, grant.hosts.as_deref(), connection)?;
         }
         Ok(Self {
             attachment,
@@ -293,7 +293,7 @@ fn compile_header(
 
 fn check_audience(
     attachment: &Attachment,
-    hosts: &[HostPattern],
+    hosts: Option<&[HostPattern]>,
     connection: Option<&Connection>,
 ) -> Result<(), InjectError> {
     let url = attachment.url();
@@ -303,7 +303,7 @@ fn check_audience(
         return Ok(());
     };
     let sealed_in = connection.is_none_or(|c| covers(&c.origins.audience));
-    if covers(audience) && (hosts.is_empty() || covers(hosts)) && sealed_in {
+    if covers(audience) && hosts.is_none_or(covers) && sealed_in {
         Ok(())
     } else {
         Err(InjectError::OffAudience(

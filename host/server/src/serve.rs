@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::wiring::{App, StartError};
@@ -18,6 +19,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many clients may be connected at once; each held call and listening
+/// stream is one.
+const CONNECTIONS: usize = 16_384;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -54,6 +58,7 @@ async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError>
     );
     let router = crate::http::router(app);
     let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -72,6 +77,12 @@ async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError>
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
+        // Beyond the cap a connection is closed at once: those that are open go
+        // on being served.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, "too many connections; one was refused");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let (app, router) = (Arc::clone(app), router.clone());
         let service = service_fn(move |request| {
@@ -82,6 +93,7 @@ async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError>
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
+            drop(place);
         });
     }
     drop(listener);

@@ -617,10 +617,24 @@ fn approval_writes(
         .approvals
         .get(&provider.name)
         .map_or(&[][..], Vec::as_slice);
-    let others: Vec<_> = old.iter().filter(|a| a.value.hash != record.hash).collect();
+    let others = old.iter().filter(|a| a.value.hash != record.hash);
+    // What a person approves now is the most there is: an older approval of
+    // more would let an editor, or an update, go back to what was taken away.
+    let allowed_more = |a: &super::Stored<ApprovalRecord>| {
+        by.is_some()
+            && !a
+                .value
+                .approval
+                .permissions
+                .is_same_or_narrower(&approval.permissions)
+    };
+    let (superseded, others): (Vec<_>, Vec<_>) = others.partition(|a| allowed_more(a));
     let surplus = (others.len() + 1).saturating_sub(KEPT);
-    for oldest in others.into_iter().take(surplus) {
-        writes.push(delete(oldest.value.key(), Expect::Anything));
+    for ended in superseded
+        .into_iter()
+        .chain(others.into_iter().take(surplus))
+    {
+        writes.push(delete(ended.value.key(), Expect::Anything));
     }
     Ok(writes)
 }
