@@ -110,6 +110,7 @@ impl Run {
             }
         }
         let memory_after = memory(pid)?;
+        rows.extend(self.remembered(&mut world, &token, upstream.pid()?).await?);
         report(&rows, started, idle, memory_after);
         if let Some(file) = &self.json {
             let all = json!({
@@ -119,6 +120,35 @@ impl Run {
             std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
         }
         Ok(())
+    }
+
+    /// The same host with verdicts remembered (`[presets] remember_verdicts`).
+    async fn remembered(
+        &self,
+        world: &mut World,
+        token: &str,
+        upstream: u32,
+    ) -> Result<Vec<Value>> {
+        world.host.stop().await?;
+        world.host.configure(|config| {
+            if let Some(presets) = config.get_mut("presets").and_then(|p| p.as_table_mut()) {
+                presets.insert("remember_verdicts".into(), true.into());
+            }
+        })?;
+        world.host.serve().await?;
+        let url = world.host.at("/mcp/notes");
+        let pid = world.host.pid();
+        let mut rows = Vec::new();
+        for concurrency in [1, 32] {
+            let subject = Subject {
+                name: "… remembered",
+                url: url.clone(),
+                pid,
+                token: Some(token),
+            };
+            rows.push(self.measure(&subject, concurrency, upstream).await?);
+        }
+        Ok(rows)
     }
 
     /// The median of the rounds by requests per second.

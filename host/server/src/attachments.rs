@@ -12,6 +12,7 @@ use countersign_core::preset::{Preset, PresetFault};
 use countersign_presets::Catalog;
 
 use crate::registry::Registry;
+use crate::verdicts::Remembering;
 
 /// Why there is nothing to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +27,25 @@ pub enum NotAttached {
 pub struct Attachments {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
-    made: ArcSwap<HashMap<ServerName, Arc<Attachment>>>,
+    remember_verdicts: bool,
+    made: ArcSwap<HashMap<ServerName, Made>>,
+}
+
+#[derive(Clone)]
+struct Made {
+    attachment: Arc<Attachment>,
+    /// As the catalog gave it: what the attachment holds may be a wrapper.
+    preset: Option<Arc<dyn Preset>>,
 }
 
 impl Attachments {
     /// An empty cache over the two.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, catalog: Arc<Catalog>) -> Self {
+    pub fn new(registry: Arc<Registry>, catalog: Arc<Catalog>, remember_verdicts: bool) -> Self {
         Self {
             registry,
             catalog,
+            remember_verdicts,
             made: ArcSwap::default(),
         }
     }
@@ -55,21 +65,29 @@ impl Attachments {
             .and_then(|p| snapshot.provider(p));
         let preset = provider.and_then(|p| self.catalog.current(&p.name));
         if let Some(made) = self.made.load().get(name)
-            && Arc::ptr_eq(made.server(), server)
-            && same(made.provider(), provider)
-            && same_preset(made.preset(), preset.as_ref())
+            && Arc::ptr_eq(made.attachment.server(), server)
+            && same(made.attachment.provider(), provider)
+            && same_preset(made.preset.as_ref(), preset.as_ref())
         {
-            return Ok(Arc::clone(made));
+            return Ok(Arc::clone(&made.attachment));
         }
-        let made = Attachment::new(Arc::clone(server), provider.cloned(), preset)
+        let judge = match &preset {
+            Some(preset) if self.remember_verdicts => Some(Remembering::wrap(Arc::clone(preset))),
+            preset => preset.clone(),
+        };
+        let attachment = Attachment::new(Arc::clone(server), provider.cloned(), judge)
             .map_err(|e| NotAttached::Unusable(self.explain(name, &e)))?;
-        let made = Arc::new(made);
+        let attachment = Arc::new(attachment);
+        let made = Made {
+            attachment: Arc::clone(&attachment),
+            preset,
+        };
         self.made.rcu(|all| {
             let mut all = HashMap::clone(all);
-            all.insert(name.clone(), Arc::clone(&made));
+            all.insert(name.clone(), made.clone());
             all
         });
-        Ok(made)
+        Ok(attachment)
     }
 
     fn explain(&self, name: &ServerName, why: &Unusable) -> CallError {
@@ -95,7 +113,7 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 fn same_preset(a: Option<&Arc<dyn Preset>>, b: Option<&Arc<dyn Preset>>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
-        (None, _) => true,
-        (Some(_), None) => false,
+        (None, None) => true,
+        _ => false,
     }
 }

@@ -15,4 +15,5 @@ pub mod party;
 pub mod registry;
 pub mod serve;
 pub mod surroundings;
+mod verdicts;
 pub mod wiring;

@@ -144,7 +144,11 @@ impl App {
         )
         .map_err(part)?;
         Ok(Arc::new(Self {
-            attachments: Attachments::new(Arc::clone(&registry), Arc::clone(&catalog)),
+            attachments: Attachments::new(
+                Arc::clone(&registry),
+                Arc::clone(&catalog),
+                config.presets.remember_verdicts,
+            ),
             upstream,
             capsules: Capsules::new(&key("mcp sessions")?),
             states: States::new(&key("mcp request state")?),

@@ -9,6 +9,8 @@ use super::Fault;
 pub(super) struct PresetsRaw {
     #[serde(default)]
     signatures: Signatures,
+    #[serde(default)]
+    remember_verdicts: bool,
 }
 
 /// What is demanded of a component's signature.
@@ -29,6 +31,9 @@ pub enum Signatures {
 pub struct Presets {
     /// What is demanded of signatures.
     pub signatures: Signatures,
+    /// Whether a verdict is asked for once for each call of a kind, instead of
+    /// for each call; presets that want arguments are asked always.
+    pub remember_verdicts: bool,
 }
 
 impl TryFrom<PresetsRaw> for Presets {
@@ -37,6 +42,7 @@ impl TryFrom<PresetsRaw> for Presets {
     fn try_from(raw: PresetsRaw) -> Result<Self, Fault> {
         Ok(Self {
             signatures: raw.signatures,
+            remember_verdicts: raw.remember_verdicts,
         })
     }
 }
