@@ -15,8 +15,6 @@ pub struct ConnectionKeeper {
     pub oauth: Arc<Oauth>,
     /// For revocation at their providers.
     pub registry: Arc<Registry>,
-    /// Likewise.
-    pub catalog: Arc<countersign_presets::Catalog>,
 }
 
 impl AccountEvents for ConnectionKeeper {
@@ -46,7 +44,7 @@ impl ConnectionKeeper {
     ) -> Result<(), StoreError> {
         for connection in self.oauth.list(user).await? {
             if team.is_none_or(|t| *t == connection.team) {
-                let party = crate::party::of(&self.registry, &self.catalog, &connection.provider);
+                let party = self.registry.party(&connection.provider);
                 self.oauth
                     .disconnect(&connection.key(), party.as_ref())
                     .await?;

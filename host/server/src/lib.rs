@@ -11,7 +11,6 @@ pub mod http;
 pub mod init;
 pub mod metrics;
 pub mod opening;
-pub mod party;
 pub mod registry;
 pub mod serve;
 pub mod surroundings;

@@ -125,7 +125,6 @@ impl App {
         let keeper = ConnectionKeeper {
             oauth: Arc::clone(&oauth),
             registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
         };
         let identity = Identity::new(Parts {
             world: world.clone(),

@@ -338,7 +338,7 @@ async fn callback(
         user: session.user.clone(),
         session: session.id.clone(),
     };
-    let lookup = |name: &ProviderName| crate::party::of(&app.registry, &app.catalog, name);
+    let lookup = |name: &ProviderName| app.registry.party(name);
     match app.oauth.finish(callback, lookup).await {
         Ok(Outcome::Connected {
             connection,
@@ -505,7 +505,7 @@ fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, R
             "An administrator has to enable it before accounts can be connected.",
         ));
     }
-    crate::party::of(&app.registry, &app.catalog, &name).ok_or_else(|| {
+    app.registry.party(&name).ok_or_else(|| {
         refuse(
             session,
             StatusCode::SERVICE_UNAVAILABLE,

@@ -233,7 +233,7 @@ fn card(
     connection: Option<&Connection>,
 ) -> Markup {
     let mut implications = Implications::default();
-    if let Some(party) = crate::party::of(&app.registry, &app.catalog, &need.provider.name) {
+    if let Some(party) = app.registry.party(&need.provider.name) {
         for scope in &party.preset.description().scopes {
             implications.add(&scope.name, scope.prefix, &scope.implies);
         }
@@ -430,7 +430,7 @@ async fn disconnect(
         provider,
         resource,
     };
-    let party = crate::party::of(&app.registry, &app.catalog, &key.provider);
+    let party = app.registry.party(&key.provider);
     match app.oauth.disconnect(&key, party.as_ref()).await {
         Ok(_) => Redirect::to("/connections").into_response(),
         Err(error) => crate::http::store_failed(&error),
