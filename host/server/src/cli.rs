@@ -187,9 +187,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Verb::Check => return check::run(&global.config, &printer).await,
         Verb::Login => return login::login(&global, &printer).await,
         Verb::Logout => return login::logout(&global, &printer).await,
-        Verb::Preset(presets::Verb::Inspect(args)) if args.is_file() => {
-            return presets::inspect_file(&args, &printer).await;
-        }
+        Verb::Preset(verb) => return verb.run(&global, &printer).await,
         verb => verb.over_rest(&Client::of(&global).await?, &printer).await,
     }
 }
@@ -200,14 +198,19 @@ impl Verb {
             Self::Provider(verb) => verb.run(client, printer).await,
             Self::Server(verb) => verb.run(client, printer).await,
             Self::Secret(verb) => verb.run(client, printer).await,
-            Self::Preset(verb) => verb.run(client, printer).await,
             Self::User(verb) => verb.run(client, printer).await,
             Self::Token(verb) => verb.run(client, printer).await,
             Self::Connect(args) => args.run(client, printer).await,
             Self::Connection(verb) => verb.run(client, printer).await,
             Self::Audit(verb) => verb.run(client, printer).await,
             Self::Whoami => users::whoami(client, printer).await,
-            Self::Init(_) | Self::Serve | Self::Check | Self::Login | Self::Logout => Ok(()),
+            // Handled before a client was made.
+            Self::Init(_)
+            | Self::Serve
+            | Self::Check
+            | Self::Login
+            | Self::Logout
+            | Self::Preset(_) => Ok(()),
         }
     }
 }
