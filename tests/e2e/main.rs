@@ -8,6 +8,7 @@ mod conformance;
 mod consent;
 mod kill;
 mod pages;
+mod records;
 mod refresh;
 mod register;
 mod rmcp_client;

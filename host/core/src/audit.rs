@@ -40,6 +40,9 @@ pub struct AuditEvent {
     /// The agent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<String>,
+    /// Where a sign-in, a registration or an unknown caller's request came from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
     /// The server, provider, user … acted on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resource: Option<String>,
@@ -94,6 +97,7 @@ impl AuditEvent {
             user: None,
             team: None,
             client: None,
+            address: None,
             resource: None,
             call: None,
             detail: None,
@@ -104,6 +108,13 @@ impl AuditEvent {
     #[must_use]
     pub fn by(mut self, user: impl ToString) -> Self {
         self.user = Some(user.to_string());
+        self
+    }
+
+    /// Says where it came from.
+    #[must_use]
+    pub fn from_address(mut self, address: std::net::IpAddr) -> Self {
+        self.address = Some(address.to_string());
         self
     }
 

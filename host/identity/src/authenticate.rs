@@ -50,6 +50,19 @@ impl From<StoreError> for AuthError {
 }
 
 impl AuthError {
+    /// A word for the audit log, unless the request was just the beginning of a
+    /// sign-in, or the fault is not the caller's.
+    #[must_use]
+    pub fn word(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing | Self::Unavailable => None,
+            Self::Malformed => Some("malformed_token"),
+            Self::Invalid => Some("invalid_token"),
+            Self::InsufficientScope => Some("insufficient_scope"),
+            Self::ForeignOrigin => Some("foreign_origin"),
+        }
+    }
+
     /// The HTTP status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -35,4 +35,5 @@ pub use password::{OneTime, Password, PasswordCost, WeakPassword};
 pub use service::{AccountChange, AccountEvents, Identity, Parts, Resources, ServerFacts};
 pub use session::BrowserSession;
 pub use settings::{Admission, InvalidPublicUrl, PublicUrl, Settings};
+pub use throttle::neighbourhood;
 pub use web::{ClientAddress, routes};

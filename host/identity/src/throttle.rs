@@ -135,7 +135,8 @@ fn make_room<K: Hash + Eq + Clone>(entries: &mut HashMap<K, Entry>, now: Timesta
 }
 
 /// Addresses that one person has at will are one: the /64 of IPv6.
-pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let mut octets = v6.octets();

@@ -176,7 +176,15 @@ impl EventSender {
     /// [`crate::relay`]).
     pub async fn forward(&self, is_stream: bool, mut body: AnswerBody) -> Result<(), ClientGone> {
         let mut whole = BytesMut::new();
-        while let Some(Ok(frame)) = body.frame().await {
+        loop {
+            // A quiet upstream must not hide that the client has hung up.
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.0.closed() => return Err(ClientGone),
+            };
+            let Some(Ok(frame)) = frame else {
+                break;
+            };
             let Ok(data) = frame.into_data() else {
                 continue;
             };

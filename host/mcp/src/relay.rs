@@ -22,6 +22,23 @@ use crate::upstream::{Answer, Kind, UpstreamFault};
 /// Turns a fault into the JSON-RPC error that ends the client's stream.
 pub type OnFault = Box<dyn FnOnce(UpstreamFault) -> Bytes + Send>;
 
+/// How the stream that answers a request came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The response has been passed on.
+    Answered,
+    /// The upstream closed the stream properly before the response: the client
+    /// comes back for the rest (2025).
+    HandedOver,
+    /// The stream could not be brought to its end.
+    Broken(UpstreamFault),
+    /// The client hung up before the response.
+    ClientGone,
+}
+
+/// Told once, as soon as the end of an answer is known.
+pub type OnEnd = Box<dyn FnOnce(StreamEnd) + Send>;
+
 /// What is done with an answer on its way back.
 pub struct Rules {
     /// The id (raw JSON) that has to be answered; none for streams that end
@@ -36,6 +53,8 @@ pub struct Rules {
     pub limit: usize,
     /// What the client is told if the stream cannot be brought to its end.
     pub on_fault: OnFault,
+    /// Who else wants to know how the stream of a request ended.
+    pub on_end: Option<OnEnd>,
 }
 
 /// The default of [`Rules::limit`].
@@ -56,6 +75,7 @@ impl Rules {
             filter: None,
             limit: DEFAULT_LIMIT,
             on_fault: Box::new(on_fault),
+            on_end: None,
         }
     }
 
@@ -68,7 +88,21 @@ impl Rules {
             filter: None,
             limit: DEFAULT_LIMIT,
             on_fault: Box::new(|_| Bytes::new()),
+            on_end: None,
         }
+    }
+
+    /// Whether the answer has to hold a response.
+    #[must_use]
+    pub fn wants_response(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Tells how the stream ended, also if nobody reads it to its end.
+    #[must_use]
+    pub fn with_end(mut self, on_end: OnEnd) -> Self {
+        self.on_end = Some(on_end);
+        self
     }
 
     /// With a filter for the response.
@@ -277,6 +311,7 @@ impl Relay {
                     None => None,
                 };
                 self.rules.pending = None;
+                self.end(StreamEnd::Answered);
                 if let Some(other) = other {
                     self.ready.push_back(sse::with_data(&event, &other));
                     return Ok(());
@@ -296,6 +331,7 @@ impl Relay {
         }
         if self.rules.resumable && self.had_id {
             self.source = None;
+            self.end(StreamEnd::HandedOver);
         } else {
             self.fail(UpstreamFault::BrokenOff);
         }
@@ -304,6 +340,7 @@ impl Relay {
     /// Ends the stream, with an error if its request was not answered yet.
     fn fail(&mut self, fault: UpstreamFault) {
         self.source = None;
+        self.end(StreamEnd::Broken(fault.clone()));
         if self.rules.pending.take().is_some()
             && let Some(on_fault) = self.on_fault.take()
         {
@@ -312,6 +349,20 @@ impl Relay {
                 self.ready.push_back(sse::message(&error));
             }
         }
+    }
+
+    /// Only the first end counts.
+    fn end(&mut self, end: StreamEnd) {
+        if let Some(on_end) = self.rules.on_end.take() {
+            on_end(end);
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// Nobody reads on: the client has hung up.
+    fn drop(&mut self) {
+        self.end(StreamEnd::ClientGone);
     }
 }
 
@@ -327,6 +378,7 @@ mod tests {
             filter: None,
             limit: 1000,
             on_fault: Box::new(|fault| Bytes::from(format!("{{\"fault\":\"{fault}\"}}"))),
+            on_end: None,
         }
     }
 
@@ -414,6 +466,39 @@ mod tests {
             relayed(stream, rules(true)).await,
             "data: {\"id\":1,\"result\":{}}\n\n"
         );
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_stream_is_told_once_however_it_comes() {
+        let answered = "data: {\"id\":1,\"result\":{}}\n\n";
+        let after = "data: {\"id\":1,\"result\":{}}\n\ndata: {\"id\":5,\"resu";
+        let cases = [
+            (answered, false, StreamEnd::Answered),
+            (after, false, StreamEnd::Answered),
+            ("id: 1\ndata: \n\n", true, StreamEnd::HandedOver),
+            (
+                "data: {\"method\":\"x\"}\n\n",
+                true,
+                StreamEnd::Broken(UpstreamFault::BrokenOff),
+            ),
+        ];
+        for (stream, resumable, expected) in cases {
+            let (told, hears) = std::sync::mpsc::channel();
+            let on_end: OnEnd = Box::new(move |end| told.send(end).unwrap());
+            relayed(stream, rules(resumable).with_end(on_end)).await;
+            assert_eq!(hears.iter().collect::<Vec<_>>(), [expected], "{stream}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_on_has_ended_too() {
+        let (told, hears) = std::sync::mpsc::channel();
+        let (_upstream, body) = channel();
+        let on_end: OnEnd = Box::new(move |end| told.send(end).unwrap());
+        let relay = Relay::new(body, rules(true).with_end(on_end));
+        assert!(hears.try_recv().is_err());
+        drop(relay);
+        assert_eq!(hears.try_recv(), Ok(StreamEnd::ClientGone));
     }
 
     #[tokio::test]

@@ -274,6 +274,16 @@ signatures = "off"
                 "public_url = \"http://127.0.0.1:8700\"",
                 "public_url = \"gw\"",
             ),
+            (
+                "a proxy by name",
+                "data_dir = \"data\"",
+                "trusted_proxies = [\"proxy\"]",
+            ),
+            (
+                "everybody a proxy",
+                "data_dir = \"data\"",
+                "trusted_proxies = [\"0.0.0.0/0\"]",
+            ),
             ("wrong type", "embedded = true", "embedded = \"yes\""),
             (
                 "nobody could sign in",

@@ -45,7 +45,7 @@ impl Default for Metrics {
         );
         registry.register(
             "call_seconds",
-            "Time until a call's answer began",
+            "Time until a call was answered",
             seconds.clone(),
         );
         registry.register("ready", "Whether calls can be answered", ready.clone());
@@ -65,7 +65,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts one call. `outcome` is `ok` or CONTRACT's error word.
+    /// Counts one call. `outcome` is `ok`, CONTRACT's error word, `client_gone`
+    /// or `refused` (not a message that could be taken).
     pub(crate) fn call(&self, server: &str, outcome: &'static str, micros: u64) {
         let labels = CallLabels {
             server: server.to_owned(),

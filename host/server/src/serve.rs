@@ -15,7 +15,7 @@ use crate::wiring::{App, StartError};
 
 /// How long calls in flight may take to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How often what has expired is swept away.
+/// How often what has expired is swept away, and what was counted is told.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,6 +45,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     accept(&app, listener).await?;
     housekeeping.abort();
     following.abort();
+    app.strangers.tell(&*app.world.audit, app.world.clock.now());
     app.audit.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -108,6 +109,7 @@ async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError>
 async fn keep_house(app: Arc<App>) {
     loop {
         tokio::time::sleep(SWEEP).await;
+        app.strangers.tell(&*app.world.audit, app.world.clock.now());
         match app.world.records.sweep(app.world.clock.now()).await {
             Ok(0) => {}
             Ok(swept) => tracing::debug!(swept, "expired records removed"),

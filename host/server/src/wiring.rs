@@ -1,5 +1,6 @@
 //! The parts of a running host, put together once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use countersign_core::address::PrivateAllowlist;
@@ -16,6 +17,7 @@ use countersign_oauth::http::{Guard, GuardOptions, Trust};
 use countersign_presets::{Catalog, CompileCache, EngineConfig};
 use countersign_vault::audit::AuditLog;
 use countersign_vault::vault::Vault;
+use http::HeaderMap;
 use url::Url;
 
 use crate::accounts::ConnectionKeeper;
@@ -65,6 +67,8 @@ pub struct App {
             countersign_core::time::Timestamp,
         >,
     >,
+    /// What is refused to callers whom nobody knows.
+    pub strangers: Arc<crate::http::strangers::Strangers>,
     /// What is counted.
     pub metrics: crate::metrics::Metrics,
     /// How large and deep a message may be.
@@ -154,6 +158,7 @@ impl App {
             held: HeldCalls::default(),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
+            strangers: Arc::default(),
             metrics: crate::metrics::Metrics::default(),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
@@ -168,6 +173,26 @@ impl App {
             identity,
             oauth,
         }))
+    }
+
+    /// Where a request comes from: the peer, or whom a trusted proxy names.
+    #[must_use]
+    pub fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        crate::http::address::of(&self.config.server.trusted_proxies, peer, headers)
+    }
+
+    /// A request of somebody unknown was refused.
+    pub(crate) fn refused_stranger(
+        &self,
+        reason: &'static str,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        resource: impl Into<String>,
+    ) {
+        let address = self.client_address(peer, headers);
+        let (audit, now) = (&*self.world.audit, self.world.clock.now());
+        self.strangers
+            .refused(audit, now, reason, address, resource.into());
     }
 
     /// Whether calls can be answered: store and keys, and the presets of all

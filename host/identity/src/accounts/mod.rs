@@ -5,12 +5,16 @@ mod teams;
 mod user;
 mod users;
 
-use countersign_core::caller::MissingPermission;
+use std::future::Future;
+
+use countersign_core::audit::{AuditEvent, Outcome};
+use countersign_core::caller::{Caller, MissingPermission};
 use countersign_core::names::InvalidName;
 use countersign_core::ports::StoreError;
 use http::StatusCode;
 
 use crate::password::{HasherBusy, WeakPassword};
+use crate::service::Identity;
 
 pub use teams::Team;
 pub(crate) use teams::team_write;
@@ -102,6 +106,31 @@ impl AdminError {
             Self::Missing(MissingPermission(name)) => Some(name),
             _ => None,
         }
+    }
+}
+
+impl Identity {
+    /// Does an administrative act, and writes down if it was refused to the
+    /// actor: what was done writes its own event, a slip of the pen writes none.
+    pub(crate) async fn concluded<T>(
+        &self,
+        actor: &Caller,
+        action: &str,
+        resource: String,
+        act: impl Future<Output = Result<T, AdminError>>,
+    ) -> Result<T, AdminError> {
+        let error = match act.await {
+            Err(error) if error.status() == StatusCode::FORBIDDEN => error,
+            other => return other,
+        };
+        let mut event = AuditEvent::new(self.now(), action, Outcome::Denied)
+            .by(&actor.user)
+            .on(resource)
+            .detail(error.to_string());
+        event.team = Some(actor.team.to_string());
+        event.client = Some(actor.client.to_string());
+        self.audit(event).await?;
+        Err(error)
     }
 }
 

@@ -23,23 +23,27 @@ impl Identity {
     /// [`AdminError`]: permission `role_create`, name taken, a role beyond the
     /// creator's own permissions.
     pub async fn create_role(&self, actor: &Caller, role: Role) -> Result<Role, AdminError> {
-        actor.permissions.demand("role_create", None)?;
-        within(actor, &role)?;
-        if built_in(&role.name).is_some() {
-            return Err(AdminError::Exists {
-                what: "role",
-                name: role.name.to_string(),
-            });
-        }
-        let write = put(role_key(&role.name), Expect::Absent, &role)?;
-        self.0
-            .world
-            .records
-            .write(vec![write])
-            .await
-            .map_err(AdminError::exists("role", &role.name))?;
-        self.audit_role(actor, "role.create", &role).await?;
-        Ok(role)
+        let resource = format!("role:{}", role.name);
+        let act = async {
+            actor.permissions.demand("role_create", None)?;
+            within(actor, &role)?;
+            if built_in(&role.name).is_some() {
+                return Err(AdminError::Exists {
+                    what: "role",
+                    name: role.name.to_string(),
+                });
+            }
+            let write = put(role_key(&role.name), Expect::Absent, &role)?;
+            self.0
+                .world
+                .records
+                .write(vec![write])
+                .await
+                .map_err(AdminError::exists("role", &role.name))?;
+            self.audit_role(actor, "role.create", &role).await?;
+            Ok(role)
+        };
+        self.concluded(actor, "role.create", resource, act).await
     }
 
     /// All roles, the built-in ones first.
@@ -76,16 +80,20 @@ impl Identity {
     /// [`AdminError`]: permission `role_update`; a built-in role; beyond the
     /// actor's own permissions, before or after.
     pub async fn update_role(&self, actor: &Caller, role: Role) -> Result<Role, AdminError> {
-        actor
-            .permissions
-            .demand("role_update", Some(role.name.as_str()))?;
-        within(actor, &role)?;
-        let revision = self.own_role(actor, &role.name).await?;
-        let write = put(role_key(&role.name), Expect::At(revision), &role)?;
-        self.0.world.records.write(vec![write]).await?;
-        self.0.cache.void();
-        self.audit_role(actor, "role.update", &role).await?;
-        Ok(role)
+        let resource = format!("role:{}", role.name);
+        let act = async {
+            actor
+                .permissions
+                .demand("role_update", Some(role.name.as_str()))?;
+            within(actor, &role)?;
+            let revision = self.own_role(actor, &role.name).await?;
+            let write = put(role_key(&role.name), Expect::At(revision), &role)?;
+            self.0.world.records.write(vec![write]).await?;
+            self.0.cache.void();
+            self.audit_role(actor, "role.update", &role).await?;
+            Ok(role)
+        };
+        self.concluded(actor, "role.update", resource, act).await
     }
 
     /// Deletes a role nobody has.
@@ -93,31 +101,35 @@ impl Identity {
     /// # Errors
     /// [`AdminError`]: permission `role_delete`; a built-in role; still in use.
     pub async fn delete_role(&self, actor: &Caller, name: &RoleName) -> Result<(), AdminError> {
-        actor
-            .permissions
-            .demand("role_delete", Some(name.as_str()))?;
-        let revision = self.own_role(actor, name).await?;
-        let users = self
-            .all_users()
-            .await?
-            .iter()
-            .filter(|u| u.roles.contains(name))
-            .count();
-        if users > 0 {
-            return Err(AdminError::InUse(format!(
-                "the role {name} is still given to {users} users; take it from them first"
-            )));
-        }
-        self.0
-            .world
-            .records
-            .write(vec![delete(role_key(name), Expect::At(revision))])
-            .await?;
-        self.0.cache.void();
-        let event = AuditEvent::new(self.now(), "role.delete", Outcome::Allowed)
-            .by(&actor.user)
-            .on(format!("role:{name}"));
-        Ok(self.audit(event).await?)
+        let resource = format!("role:{name}");
+        let act = async {
+            actor
+                .permissions
+                .demand("role_delete", Some(name.as_str()))?;
+            let revision = self.own_role(actor, name).await?;
+            let users = self
+                .all_users()
+                .await?
+                .iter()
+                .filter(|u| u.roles.contains(name))
+                .count();
+            if users > 0 {
+                return Err(AdminError::InUse(format!(
+                    "the role {name} is still given to {users} users; take it from them first"
+                )));
+            }
+            self.0
+                .world
+                .records
+                .write(vec![delete(role_key(name), Expect::At(revision))])
+                .await?;
+            self.0.cache.void();
+            let event = AuditEvent::new(self.now(), "role.delete", Outcome::Allowed)
+                .by(&actor.user)
+                .on(format!("role:{name}"));
+            Ok(self.audit(event).await?)
+        };
+        self.concluded(actor, "role.delete", resource, act).await
     }
 
     pub(crate) async fn load_role(&self, name: &RoleName) -> Result<Option<Role>, StoreError> {

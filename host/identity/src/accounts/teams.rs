@@ -53,17 +53,21 @@ impl Identity {
         name: TeamName,
         display_name: String,
     ) -> Result<Team, AdminError> {
-        actor.permissions.demand("team_create", None)?;
-        let (team, write) = team_write(name, display_name, self.now())?;
-        self.0
-            .world
-            .records
-            .write(vec![write])
-            .await
-            .map_err(AdminError::exists("team", &team.name))?;
-        self.audit_team(actor, "team.create", &team.name, "created")
-            .await?;
-        Ok(team)
+        let resource = format!("team:{name}");
+        let act = async {
+            actor.permissions.demand("team_create", None)?;
+            let (team, write) = team_write(name, display_name, self.now())?;
+            self.0
+                .world
+                .records
+                .write(vec![write])
+                .await
+                .map_err(AdminError::exists("team", &team.name))?;
+            self.audit_team(actor, "team.create", &team.name, "created")
+                .await?;
+            Ok(team)
+        };
+        self.concluded(actor, "team.create", resource, act).await
     }
 
     /// All teams, by name.
@@ -101,27 +105,31 @@ impl Identity {
     /// [`AdminError`]: permission `team_delete`, unknown team, members left,
     /// the team `default`.
     pub async fn delete_team(&self, actor: &Caller, name: &TeamName) -> Result<(), AdminError> {
-        actor
-            .permissions
-            .demand("team_delete", Some(name.as_str()))?;
-        if *name == TeamName::default_team() {
-            return Err(AdminError::InUse(
-                "the team \"default\" always exists".into(),
-            ));
-        }
-        self.existing_team(name).await?;
-        let members = self.members(name).await?.len();
-        if members > 0 {
-            return Err(AdminError::InUse(format!(
-                "the team {name} still has {members} members; remove them first"
-            )));
-        }
-        self.0
-            .world
-            .records
-            .write(vec![delete(team_key(name), Expect::Anything)])
-            .await?;
-        self.audit_team(actor, "team.delete", name, "deleted").await
+        let resource = format!("team:{name}");
+        let act = async {
+            actor
+                .permissions
+                .demand("team_delete", Some(name.as_str()))?;
+            if *name == TeamName::default_team() {
+                return Err(AdminError::InUse(
+                    "the team \"default\" always exists".into(),
+                ));
+            }
+            self.existing_team(name).await?;
+            let members = self.members(name).await?.len();
+            if members > 0 {
+                return Err(AdminError::InUse(format!(
+                    "the team {name} still has {members} members; remove them first"
+                )));
+            }
+            self.0
+                .world
+                .records
+                .write(vec![delete(team_key(name), Expect::Anything)])
+                .await?;
+            self.audit_team(actor, "team.delete", name, "deleted").await
+        };
+        self.concluded(actor, "team.delete", resource, act).await
     }
 
     /// Adds a member.
@@ -135,15 +143,20 @@ impl Identity {
         team: &TeamName,
         user: &UserName,
     ) -> Result<(), AdminError> {
-        actor
-            .permissions
-            .demand("team_update", Some(team.as_str()))?;
-        self.existing_team(team).await?;
-        let (mut member, revision) = self.existing_user(user).await?;
-        if member.teams.insert(team.clone()) {
-            self.store_user(member, revision).await?;
-        }
-        self.audit_team(actor, "team.add_member", team, &format!("user {user}"))
+        let resource = format!("team:{team}");
+        let act = async {
+            actor
+                .permissions
+                .demand("team_update", Some(team.as_str()))?;
+            self.existing_team(team).await?;
+            let (mut member, revision) = self.existing_user(user).await?;
+            if member.teams.insert(team.clone()) {
+                self.store_user(member, revision).await?;
+            }
+            self.audit_team(actor, "team.add_member", team, &format!("user {user}"))
+                .await
+        };
+        self.concluded(actor, "team.add_member", resource, act)
             .await
     }
 
@@ -157,33 +170,38 @@ impl Identity {
         team: &TeamName,
         user: &UserName,
     ) -> Result<(), AdminError> {
-        actor
-            .permissions
-            .demand("team_update", Some(team.as_str()))?;
-        let (mut member, revision) = self.existing_user(user).await?;
-        if !member.teams.remove(team) {
-            return Err(AdminError::not_found("member", user));
-        }
-        if member.teams.is_empty() {
-            return Err(AdminError::InUse(format!(
-                "{team} is the last team of {user}; add another first, or disable the user"
-            )));
-        }
-        self.0
-            .accounts
-            .changed(&member.name, AccountChange::LeftTeam(team.clone()))
-            .await?;
-        let ended = self
-            .grants_of(&member.name)
-            .await?
-            .into_iter()
-            .filter(|g| g.team == *team);
-        let writes: Vec<Write> = ended.flat_map(|g| g.removal()).collect();
-        if !writes.is_empty() {
-            self.0.world.records.write(writes).await?;
-        }
-        self.store_user(member, revision).await?;
-        self.audit_team(actor, "team.remove_member", team, &format!("user {user}"))
+        let resource = format!("team:{team}");
+        let act = async {
+            actor
+                .permissions
+                .demand("team_update", Some(team.as_str()))?;
+            let (mut member, revision) = self.existing_user(user).await?;
+            if !member.teams.remove(team) {
+                return Err(AdminError::not_found("member", user));
+            }
+            if member.teams.is_empty() {
+                return Err(AdminError::InUse(format!(
+                    "{team} is the last team of {user}; add another first, or disable the user"
+                )));
+            }
+            self.0
+                .accounts
+                .changed(&member.name, AccountChange::LeftTeam(team.clone()))
+                .await?;
+            let ended = self
+                .grants_of(&member.name)
+                .await?
+                .into_iter()
+                .filter(|g| g.team == *team);
+            let writes: Vec<Write> = ended.flat_map(|g| g.removal()).collect();
+            if !writes.is_empty() {
+                self.0.world.records.write(writes).await?;
+            }
+            self.store_user(member, revision).await?;
+            self.audit_team(actor, "team.remove_member", team, &format!("user {user}"))
+                .await
+        };
+        self.concluded(actor, "team.remove_member", resource, act)
             .await
     }
 

@@ -48,37 +48,43 @@ impl Identity {
     /// [`AdminError`]: permission `user_create`, name taken, unknown role, a
     /// role beyond the creator's own permissions, weak password.
     pub async fn create_user(&self, actor: &Caller, new: NewUser) -> Result<UserView, AdminError> {
-        actor.permissions.demand("user_create", None)?;
-        self.check_roles(actor, &new.roles).await?;
-        let password = match (new.kind, new.password) {
-            (AccountKind::Service, Some(_)) => {
-                return Err(AdminError::Invalid(
-                    "a service account has no password; create a token for it".into(),
-                ));
-            }
-            (_, None) => PasswordState::None,
-            (AccountKind::Human, Some(password)) => {
-                password.check(new.name.as_str())?;
-                PasswordState::ChooseNew(self.0.hasher.hash(password, &*self.0.world.random).await?)
-            }
+        let resource = format!("user:{}", new.name);
+        let act = async {
+            actor.permissions.demand("user_create", None)?;
+            self.check_roles(actor, &new.roles).await?;
+            let password = match (new.kind, new.password) {
+                (AccountKind::Service, Some(_)) => {
+                    return Err(AdminError::Invalid(
+                        "a service account has no password; create a token for it".into(),
+                    ));
+                }
+                (_, None) => PasswordState::None,
+                (AccountKind::Human, Some(password)) => {
+                    password.check(new.name.as_str())?;
+                    PasswordState::ChooseNew(
+                        self.0.hasher.hash(password, &*self.0.world.random).await?,
+                    )
+                }
+            };
+            let user = self.new_user(
+                new.name,
+                checked_email(new.email)?,
+                new.kind,
+                new.roles,
+                password,
+            );
+            let write = put(user_key(&user.name), Expect::Absent, &user)?;
+            self.0
+                .world
+                .records
+                .write(vec![write])
+                .await
+                .map_err(AdminError::exists("user", &user.name))?;
+            self.audit_user(actor, "user.create", &user.name, &summary(&user))
+                .await?;
+            Ok(user.into())
         };
-        let user = self.new_user(
-            new.name,
-            checked_email(new.email)?,
-            new.kind,
-            new.roles,
-            password,
-        );
-        let write = put(user_key(&user.name), Expect::Absent, &user)?;
-        self.0
-            .world
-            .records
-            .write(vec![write])
-            .await
-            .map_err(AdminError::exists("user", &user.name))?;
-        self.audit_user(actor, "user.create", &user.name, &summary(&user))
-            .await?;
-        Ok(user.into())
+        self.concluded(actor, "user.create", resource, act).await
     }
 
     pub(crate) fn new_user(
@@ -151,39 +157,43 @@ impl Identity {
         name: &UserName,
         patch: UserPatch,
     ) -> Result<UserView, AdminError> {
-        let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
-        let oneself = actor.user == user.name;
-        if let Some(email) = patch.email {
-            user.email = checked_email(Some(email))?;
-        }
-        if let Some(roles) = patch.roles {
-            if oneself {
-                return Err(AdminError::Beyond(
-                    "nobody changes his own roles; ask another administrator".into(),
-                ));
+        let resource = format!("user:{name}");
+        let act = async {
+            let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
+            let oneself = actor.user == user.name;
+            if let Some(email) = patch.email {
+                user.email = checked_email(Some(email))?;
             }
-            self.check_roles(actor, &roles).await?;
-            user.roles = roles;
-        }
-        if let Some(enabled) = patch.enabled {
-            if oneself && !enabled {
-                return Err(AdminError::Beyond(
-                    "nobody disables himself; ask another administrator".into(),
-                ));
+            if let Some(roles) = patch.roles {
+                if oneself {
+                    return Err(AdminError::Beyond(
+                        "nobody changes his own roles; ask another administrator".into(),
+                    ));
+                }
+                self.check_roles(actor, &roles).await?;
+                user.roles = roles;
             }
-            if user.enabled && !enabled {
-                self.0
-                    .accounts
-                    .changed(&user.name, AccountChange::Disabled)
-                    .await?;
-                user.epoch = self.new_epoch();
+            if let Some(enabled) = patch.enabled {
+                if oneself && !enabled {
+                    return Err(AdminError::Beyond(
+                        "nobody disables himself; ask another administrator".into(),
+                    ));
+                }
+                if user.enabled && !enabled {
+                    self.0
+                        .accounts
+                        .changed(&user.name, AccountChange::Disabled)
+                        .await?;
+                    user.epoch = self.new_epoch();
+                }
+                user.enabled = enabled;
             }
-            user.enabled = enabled;
-        }
-        let user = self.store_user(user, revision).await?;
-        self.audit_user(actor, "user.update", &user.name, &summary(&user))
-            .await?;
-        Ok(user.into())
+            let user = self.store_user(user, revision).await?;
+            self.audit_user(actor, "user.update", &user.name, &summary(&user))
+                .await?;
+            Ok(user.into())
+        };
+        self.concluded(actor, "user.update", resource, act).await
     }
 
     /// Sets a password that works once, for choosing a new one. All the user's
@@ -198,31 +208,36 @@ impl Identity {
         name: &UserName,
         password: Password,
     ) -> Result<(), AdminError> {
-        let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
-        if user.kind == AccountKind::Service {
-            return Err(AdminError::Invalid(
-                "a service account has no password; create a token for it".into(),
-            ));
-        }
-        password.check(user.name.as_str())?;
-        let hash = self.0.hasher.hash(password, &*self.0.world.random).await?;
-        self.0
-            .accounts
-            .changed(&user.name, AccountChange::Reset)
-            .await?;
-        user.password = PasswordState::ChooseNew(hash);
-        user.epoch = self.new_epoch();
-        let user = self.store_user(user, revision).await?;
-        self.0
-            .by_user
-            .forget(&user.name.as_str().to_ascii_lowercase());
-        self.audit_user(
-            actor,
-            "user.reset_password",
-            &user.name,
-            "sessions, tokens and agents ended",
-        )
-        .await
+        let resource = format!("user:{name}");
+        let act = async {
+            let (mut user, revision) = self.user_within(actor, "user_update", name).await?;
+            if user.kind == AccountKind::Service {
+                return Err(AdminError::Invalid(
+                    "a service account has no password; create a token for it".into(),
+                ));
+            }
+            password.check(user.name.as_str())?;
+            let hash = self.0.hasher.hash(password, &*self.0.world.random).await?;
+            self.0
+                .accounts
+                .changed(&user.name, AccountChange::Reset)
+                .await?;
+            user.password = PasswordState::ChooseNew(hash);
+            user.epoch = self.new_epoch();
+            let user = self.store_user(user, revision).await?;
+            self.0
+                .by_user
+                .forget(&user.name.as_str().to_ascii_lowercase());
+            self.audit_user(
+                actor,
+                "user.reset_password",
+                &user.name,
+                "sessions, tokens and agents ended",
+            )
+            .await
+        };
+        self.concluded(actor, "user.reset_password", resource, act)
+            .await
     }
 
     /// Deletes a user with his sessions, tokens, agents and connections.
@@ -231,30 +246,34 @@ impl Identity {
     /// [`AdminError`]: permission `user_delete`; a user who may more than the
     /// actor; oneself.
     pub async fn delete_user(&self, actor: &Caller, name: &UserName) -> Result<(), AdminError> {
-        let (user, revision) = self.user_within(actor, "user_delete", name).await?;
-        if actor.user == user.name {
-            return Err(AdminError::Beyond(
-                "nobody deletes himself; ask another administrator".into(),
-            ));
-        }
-        self.0
-            .accounts
-            .changed(&user.name, AccountChange::Deleted)
-            .await?;
-        let mut writes = vec![delete(user_key(&user.name), Expect::At(revision))];
-        for kind in [Kind::Grant, Kind::AgentConsent] {
-            let records = self
-                .0
-                .world
-                .records
-                .list(kind, Some(user.name.as_str()))
+        let resource = format!("user:{name}");
+        let act = async {
+            let (user, revision) = self.user_within(actor, "user_delete", name).await?;
+            if actor.user == user.name {
+                return Err(AdminError::Beyond(
+                    "nobody deletes himself; ask another administrator".into(),
+                ));
+            }
+            self.0
+                .accounts
+                .changed(&user.name, AccountChange::Deleted)
                 .await?;
-            writes.extend(records.into_iter().map(|r| delete(r.key, Expect::Anything)));
-        }
-        self.0.world.records.write(writes).await?;
-        self.0.cache.void();
-        self.audit_user(actor, "user.delete", &user.name, "deleted")
-            .await
+            let mut writes = vec![delete(user_key(&user.name), Expect::At(revision))];
+            for kind in [Kind::Grant, Kind::AgentConsent] {
+                let records = self
+                    .0
+                    .world
+                    .records
+                    .list(kind, Some(user.name.as_str()))
+                    .await?;
+                writes.extend(records.into_iter().map(|r| delete(r.key, Expect::Anything)));
+            }
+            self.0.world.records.write(writes).await?;
+            self.0.cache.void();
+            self.audit_user(actor, "user.delete", &user.name, "deleted")
+                .await
+        };
+        self.concluded(actor, "user.delete", resource, act).await
     }
 
     pub(crate) fn new_epoch(&self) -> String {

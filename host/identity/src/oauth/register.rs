@@ -74,7 +74,17 @@ fn answer(client: &Client) -> Response {
 impl Identity {
     async fn register(&self, address: ClientAddress, body: &[u8]) -> Result<Client, OAuthError> {
         let now = self.now();
-        if let Err(wait) = self.0.registrations.begin(&neighbourhood(address.0), now) {
+        let place = neighbourhood(address.0);
+        let refused = |why: &str| {
+            let event = AuditEvent::new(now, "client.register", Outcome::Denied)
+                .from_address(address.0)
+                .detail(why);
+            self.0.world.audit.enqueue(event);
+        };
+        if let Err(wait) = self.0.registrations.begin(&place, now) {
+            if self.0.registrations.is_first_refusal(&place) {
+                refused("throttled");
+            }
             return Err(OAuthError::new(
                 "slow_down",
                 format!(
@@ -83,7 +93,10 @@ impl Identity {
                 ),
             ));
         }
-        let client = self.read_registration(body)?;
+        let client = self.read_registration(body).inspect_err(|error| {
+            // The throttle bounds how many there are; what was sent is not kept.
+            refused(error.code);
+        })?;
         let until = Some(now.plus(UNKNOWN_CLIENT));
         self.0
             .world
@@ -97,6 +110,7 @@ impl Identity {
             .await?;
         let event = AuditEvent::new(now, "client.register", Outcome::Allowed)
             .on(format!("client:{}", client.id))
+            .from_address(address.0)
             .detail(format!("{:?}", client.name));
         self.audit(event).await?;
         Ok(client)

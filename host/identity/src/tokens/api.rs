@@ -119,31 +119,39 @@ impl Identity {
         principal: &Principal,
         new: NewToken,
     ) -> Result<(TokenView, OneTime), AdminError> {
-        let actor = &*principal.caller;
-        let user = match new.user.as_ref().filter(|u| **u != actor.user) {
-            None => {
-                if principal
-                    .fresh_until
-                    .is_none_or(|until| until <= self.now())
-                {
-                    return Err(AdminError::NotFresh);
+        let resource = format!(
+            "user:{}",
+            new.user.as_ref().unwrap_or(&principal.caller.user)
+        );
+        let act = async {
+            let actor = &*principal.caller;
+            let user = match new.user.as_ref().filter(|u| **u != actor.user) {
+                None => {
+                    if principal
+                        .fresh_until
+                        .is_none_or(|until| until <= self.now())
+                    {
+                        return Err(AdminError::NotFresh);
+                    }
+                    self.existing_user(&actor.user).await?.0
                 }
-                self.existing_user(&actor.user).await?.0
-            }
-            Some(other) => self.service_account(actor, other).await?,
+                Some(other) => self.service_account(actor, other).await?,
+            };
+            self.check_token(&new, &user).await?;
+            let expires_in = new.expires_in.unwrap_or(USUAL_LIFETIME);
+            let (grant, token, writes) = self.api_token(&user, new, expires_in, None)?;
+            self.0.world.records.write(writes).await?;
+            let event = AuditEvent::new(self.now(), "token.create", Outcome::Allowed)
+                .by(&actor.user)
+                .on(format!("token:{}", grant.id))
+                .detail(format!("for {}, until {}", grant.user, grant.expires_at));
+            self.audit(event).await?;
+            let view = TokenView::of(grant)
+                .ok_or_else(|| AdminError::Invalid("not an API token".into()))?;
+            Ok((view, token))
         };
-        self.check_token(&new, &user).await?;
-        let expires_in = new.expires_in.unwrap_or(USUAL_LIFETIME);
-        let (grant, token, writes) = self.api_token(&user, new, expires_in, None)?;
-        self.0.world.records.write(writes).await?;
-        let event = AuditEvent::new(self.now(), "token.create", Outcome::Allowed)
-            .by(&actor.user)
-            .on(format!("token:{}", grant.id))
-            .detail(format!("for {}, until {}", grant.user, grant.expires_at));
-        self.audit(event).await?;
-        let view =
-            TokenView::of(grant).ok_or_else(|| AdminError::Invalid("not an API token".into()))?;
-        Ok((view, token))
+        self.concluded(&principal.caller, "token.create", resource, act)
+            .await
     }
 
     /// The records of a new API token.
@@ -243,23 +251,27 @@ impl Identity {
         user: Option<&UserName>,
         id: &str,
     ) -> Result<(), AdminError> {
-        let user = user.unwrap_or(&actor.user);
-        if *user != actor.user {
-            actor
-                .permissions
-                .demand("token_delete", Some(user.as_str()))?;
-        }
-        let found = self
-            .find_grant(user, id)
-            .await?
-            .filter(|(g, _)| matches!(g.subject, GrantFor::ApiToken { .. }));
-        let (grant, _) = found.ok_or_else(|| AdminError::not_found("token", id))?;
-        self.end_grant(&grant.user, &grant.id).await?;
-        let event = AuditEvent::new(self.now(), "token.revoke", Outcome::Allowed)
-            .by(&actor.user)
-            .on(format!("token:{id}"))
-            .detail(format!("of {}", grant.user));
-        Ok(self.audit(event).await?)
+        let resource = format!("token:{id}");
+        let act = async {
+            let user = user.unwrap_or(&actor.user);
+            if *user != actor.user {
+                actor
+                    .permissions
+                    .demand("token_delete", Some(user.as_str()))?;
+            }
+            let found = self
+                .find_grant(user, id)
+                .await?
+                .filter(|(g, _)| matches!(g.subject, GrantFor::ApiToken { .. }));
+            let (grant, _) = found.ok_or_else(|| AdminError::not_found("token", id))?;
+            self.end_grant(&grant.user, &grant.id).await?;
+            let event = AuditEvent::new(self.now(), "token.revoke", Outcome::Allowed)
+                .by(&actor.user)
+                .on(format!("token:{id}"))
+                .detail(format!("of {}", grant.user));
+            Ok(self.audit(event).await?)
+        };
+        self.concluded(actor, "token.revoke", resource, act).await
     }
 
     async fn service_account(&self, actor: &Caller, name: &UserName) -> Result<User, AdminError> {

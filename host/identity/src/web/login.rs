@@ -94,7 +94,7 @@ pub(super) async fn sign_in(
     let password = Password::new(params.take("password").unwrap_or_default());
     let again = |status, problem: &str| page(&identity, &visit, status, Some(problem), &username);
     match identity.check_password(&username, password, address).await {
-        Ok(user) => match identity.admit(user, visit).await {
+        Ok(user) => match identity.admit(user, visit, address).await {
             Ok(response) => response,
             Err(error) => unavailable(&error),
         },
@@ -158,7 +158,8 @@ impl Identity {
         };
         if let Some((wait, is_news)) = refused {
             if is_news {
-                self.0.world.audit.enqueue(self.failed(&name, "throttled"));
+                let event = self.failed(&name, address, "throttled");
+                self.0.world.audit.enqueue(event);
             }
             return Err(Refused::Wait(wait.as_secs().max(1)));
         }
@@ -188,26 +189,33 @@ impl Identity {
                 Ok(user)
             }
             None => {
-                self.0
-                    .world
-                    .audit
-                    .enqueue(self.failed(&name, "wrong user name or password"));
+                self.0.world.audit.enqueue(self.failed(
+                    &name,
+                    address,
+                    "wrong user name or password",
+                ));
                 Err(Refused::Wrong)
             }
         }
     }
 
-    fn failed(&self, name: &str, why: &str) -> AuditEvent {
+    fn failed(&self, name: &str, address: ClientAddress, why: &str) -> AuditEvent {
         // What was typed as a name may be a password: only a real name's form is kept.
         let shown = UserName::parse(name)
             .map_or_else(|_| "(not a user name)".to_owned(), |n| n.to_string());
         AuditEvent::new(self.now(), "sign_in", Outcome::Denied)
             .on(format!("user:{shown}"))
+            .from_address(address.0)
             .detail(why)
     }
 
     /// Lets the user in, or to the page for a new password.
-    async fn admit(&self, user: User, visit: Visit) -> Result<Response, StoreError> {
+    async fn admit(
+        &self,
+        user: User,
+        visit: Visit,
+        address: ClientAddress,
+    ) -> Result<Response, StoreError> {
         if matches!(user.password, PasswordState::ChooseNew(_)) {
             let stage = Stage::NewPassword {
                 user: user.name,
@@ -222,7 +230,7 @@ impl Identity {
         }
         let (write, cookie) = self.new_session(&user)?;
         self.0.world.records.write(vec![write]).await?;
-        self.signed_in(&user, visit, cookie).await
+        self.signed_in(&user, visit, address, cookie).await
     }
 
     /// The way on after a sign-in that is already stored.
@@ -230,10 +238,13 @@ impl Identity {
         &self,
         user: &User,
         visit: Visit,
+        address: ClientAddress,
         cookie: HeaderValue,
     ) -> Result<Response, StoreError> {
-        self.audit(AuditEvent::new(self.now(), "sign_in", Outcome::Allowed).by(&user.name))
-            .await?;
+        let event = AuditEvent::new(self.now(), "sign_in", Outcome::Allowed)
+            .by(&user.name)
+            .from_address(address.0);
+        self.audit(event).await?;
         let mut response = Redirect::to(visit.back.as_deref().unwrap_or(HOME)).into_response();
         response.headers_mut().append(SET_COOKIE, cookie);
         response

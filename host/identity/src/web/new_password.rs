@@ -11,6 +11,7 @@ use countersign_pages::parts::{Field, Look, Tone, actions, button, card, field, 
 use http::{HeaderMap, StatusCode};
 use maud::html;
 
+use super::ClientAddress;
 use super::login::lead_on;
 use crate::accounts::{PasswordState, User, user_key};
 use crate::params::Params;
@@ -56,6 +57,7 @@ fn page(identity: &Identity, visit: &Visit, status: StatusCode, problem: Option<
 
 pub(super) async fn choose(
     State(identity): State<Identity>,
+    address: ClientAddress,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -96,7 +98,10 @@ pub(super) async fn choose(
     let Ok(hash) = hasher.hash(password, &*identity.0.world.random).await else {
         return busy();
     };
-    match identity.store_choice(current, revision, hash, visit).await {
+    match identity
+        .store_choice(current, revision, hash, visit, address)
+        .await
+    {
         Ok(response) => response,
         Err(StoreError::Conflict) => identity.foreign_form(),
         Err(error) => unavailable(&error),
@@ -127,6 +132,7 @@ impl Identity {
         revision: Revision,
         hash: PasswordHash,
         visit: Visit,
+        address: ClientAddress,
     ) -> Result<Response, StoreError> {
         user.password = PasswordState::Chosen(hash);
         user.updated_at = self.now();
@@ -136,6 +142,6 @@ impl Identity {
         let event =
             AuditEvent::new(self.now(), "user.choose_password", Outcome::Allowed).by(&user.name);
         self.audit(event.on(format!("user:{}", user.name))).await?;
-        self.signed_in(&user, visit, cookie).await
+        self.signed_in(&user, visit, address, cookie).await
     }
 }

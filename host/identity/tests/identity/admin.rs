@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use countersign_core::audit::Outcome;
 use countersign_core::caller::{Permission, Role};
 use countersign_core::names::{RoleName, TeamName};
 use countersign_identity::accounts::{AccountKind, AdminError, NewUser, UserPatch};
@@ -74,6 +75,31 @@ async fn every_change_needs_its_permission() {
         assert_eq!(error.status(), StatusCode::FORBIDDEN, "{n}");
         assert!(error.missing_permission().is_some(), "{n}: {error}");
     }
+    let denied: Vec<String> = house
+        .audit
+        .events()
+        .into_iter()
+        .filter(|e| e.outcome == Outcome::Denied && e.user.as_deref() == Some("eve"))
+        .map(|e| format!("{} {}", e.action, e.resource.unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        denied,
+        [
+            "user.create user:x",
+            "user.update user:alice",
+            "user.reset_password user:alice",
+            "user.delete user:alice",
+            "team.create team:x",
+            "team.delete team:default",
+            "team.add_member team:default",
+            "team.remove_member team:default",
+            "role.create role:x",
+            "role.update role:x",
+            "role.delete role:x",
+            "token.revoke token:x",
+        ],
+        "each refused act is on record; looking is no act"
+    );
     assert!(
         identity.user(&actor("alice", "user"), &alice).await.is_ok(),
         "everybody may see himself"
@@ -139,6 +165,12 @@ async fn nobody_hands_out_or_takes_over_more_than_he_has() {
         beyond(identity.delete_user(&actor("boss", "admin"), &boss).await),
         "nor does he delete himself"
     );
+    let refused = house
+        .audit
+        .events()
+        .into_iter()
+        .filter(|e| e.outcome == Outcome::Denied && e.user.as_deref() == Some("clerk"));
+    assert!(refused.count() >= 3, "what is beyond is on record too");
 }
 
 #[tokio::test]

@@ -52,40 +52,20 @@ impl From<Response<countersign_mcp::body::AnswerBody>> for Answered {
 }
 
 /// One request: what Countersign answers itself, or what the server answers.
+/// It is on record when it has been answered, or what stood in the way.
 pub(crate) async fn run(
     app: &Arc<App>,
     exchange: &Exchange,
     request: &Request<'_>,
     body: &Bytes,
 ) -> Result<Answered, CallError> {
-    match carry::connect_tool(app, exchange, request).await {
-        Some(result) => {
-            let mut trace = Trace::default();
-            trace.decided_by("connect tool");
-            let message = Message::Request(request.clone());
-            trace.write(
-                app,
-                exchange,
-                &request.method,
-                Some(&message),
-                result.as_ref().err(),
-            );
-            result.map(Answered::from)
-        }
-        None => send(app, exchange, request, body).await,
-    }
-}
-
-/// One request, sent, answered and recorded; or what stood in the way, which
-/// is recorded too.
-async fn send(
-    app: &Arc<App>,
-    exchange: &Exchange,
-    request: &Request<'_>,
-    body: &Bytes,
-) -> Result<Answered, CallError> {
-    let mut trace = Trace::default();
     let message = Message::Request(request.clone());
+    let mut trace = Trace::begin(app, exchange, &request.method, Some(&message));
+    if let Some(result) = carry::connect_tool(app, exchange, request).await {
+        trace.decided_by("connect tool");
+        trace.end(result.as_ref().err());
+        return result.map(Answered::from);
+    }
     let ask = Ask {
         method: &Method::POST,
         named: &request.method,
@@ -93,28 +73,27 @@ async fn send(
         body,
         expects: Expects::Answer,
     };
-    let result = match pass(app, exchange, ask, &mut trace).await {
-        Ok(passed) => relayed(app, exchange, request, passed).await,
-        Err(error) => Err(error),
-    };
-    trace.write(
-        app,
-        exchange,
-        &request.method,
-        Some(&message),
-        result.as_ref().err(),
-    );
-    result
+    match pass(app, exchange, ask, &mut trace).await {
+        Ok(passed) => relayed(app, exchange, request, passed, trace).await,
+        Err(error) => {
+            trace.end(Some(&error));
+            Err(error)
+        }
+    }
 }
 
+/// The upstream's answer on its way back; its end is the end of the call.
 async fn relayed(
     app: &Arc<App>,
     exchange: &Exchange,
     request: &Request<'_>,
     passed: Passed,
+    trace: Trace,
 ) -> Result<Answered, CallError> {
     if request.method == "initialize" {
-        return begun(app, exchange, request, passed).await;
+        let result = begun(app, exchange, request, passed).await;
+        trace.end(result.as_ref().err());
+        return result;
     }
     let Passed {
         answer,
@@ -129,8 +108,18 @@ async fn relayed(
     {
         rules = rules.with_filter(filter);
     }
+    // A stream without a response (`subscriptions/listen`) is on record when
+    // it has been opened: it may stay open for hours.
+    let result = if answer.kind == Kind::Events && rules.wants_response() {
+        let on_end = Box::new(move |end| trace.end_stream(end));
+        relay::apply(answer, rules.with_end(on_end)).await
+    } else {
+        let result = relay::apply(answer, rules).await;
+        trace.end(result.as_ref().err().cloned().map(CallError::from).as_ref());
+        result
+    };
     Ok(Answered {
-        answer: relay::apply(answer, rules).await?,
+        answer: result?,
         session: None,
     })
 }

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Opens the upstream's stream for this client; or, while an account is
 /// missing, one of our own that tells when it is there.
 pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<AnswerBody> {
-    let mut trace = Trace::default();
+    let mut trace = Trace::begin(app, exchange, "GET", None);
     let result = pass(
         app,
         exchange,
@@ -32,7 +32,8 @@ pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<Answer
         &mut trace,
     )
     .await;
-    trace.write(app, exchange, "GET", None, result.as_ref().err());
+    // The stream may stay open for hours: that it was opened is on record now.
+    trace.end(result.as_ref().err());
     let answer = match result {
         Ok(passed) => passed.answer,
         Err(error) if error.wants_user() && exchange.session.is_some() => {
@@ -97,7 +98,7 @@ fn wait(app: &Arc<App>, exchange: &Exchange, error: CallError) -> Response<Answe
 
 /// Ends the client's session, and the upstream's behind it.
 pub(crate) async fn end(app: &Arc<App>, exchange: &Exchange) -> Response<AnswerBody> {
-    let mut trace = Trace::default();
+    let mut trace = Trace::begin(app, exchange, "DELETE", None);
     let result = pass(
         app,
         exchange,
@@ -105,7 +106,7 @@ pub(crate) async fn end(app: &Arc<App>, exchange: &Exchange) -> Response<AnswerB
         &mut trace,
     )
     .await;
-    trace.write(app, exchange, "DELETE", None, result.as_ref().err());
+    trace.end(result.as_ref().err());
     if let Some(session) = &exchange.session
         && let Err(error) = session.forget(app).await
     {

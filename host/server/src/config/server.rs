@@ -1,9 +1,10 @@
 //! `[server]`: where it listens, what it is called, where it keeps things.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use countersign_core::hosts::is_loopback;
+use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 use url::Url;
@@ -20,6 +21,8 @@ pub(super) struct ServerRaw {
     public_url: Option<Spanned<String>>,
     data_dir: Option<String>,
     catalog_dir: Option<String>,
+    #[serde(default)]
+    trusted_proxies: Vec<Spanned<String>>,
 }
 
 /// `[server]`, checked.
@@ -33,6 +36,9 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Preset components.
     pub catalog_dir: PathBuf,
+    /// Proxies whose `Forwarded` or `X-Forwarded-For` is believed; none by
+    /// default.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// An address and the URL that belongs to it.
@@ -112,6 +118,21 @@ pub fn check_public_url(text: &str) -> Result<Url, (String, String)> {
     }
 }
 
+/// One address or a network of them.
+fn proxy(text: &Spanned<String>) -> Result<IpNet, Fault> {
+    let example = "Write an address or a network, for example \"10.0.0.5\" or \"10.0.0.0/24\".";
+    let written = text.get_ref();
+    let net = written
+        .parse::<IpNet>()
+        .or_else(|_| written.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| Fault::at(text, format!("{written:?} is not an address"), example))?;
+    if net.prefix_len() == 0 {
+        let problem = format!("{written:?} is everybody: anybody could claim any address");
+        return Err(Fault::at(text, problem, example));
+    }
+    Ok(net.trunc())
+}
+
 impl Server {
     pub(super) fn checked(raw: ServerRaw, dir: &Path) -> Result<Self, Fault> {
         let text = |v: &Option<Spanned<String>>| v.as_ref().map(|s| s.get_ref().clone());
@@ -136,6 +157,11 @@ impl Server {
             public_url: both.public_url,
             data_dir: beside(dir, raw.data_dir.as_deref().unwrap_or("data")),
             catalog_dir: beside(dir, raw.catalog_dir.as_deref().unwrap_or("catalog")),
+            trusted_proxies: raw
+                .trusted_proxies
+                .iter()
+                .map(proxy)
+                .collect::<Result<_, _>>()?,
         })
     }
 

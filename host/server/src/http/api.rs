@@ -56,6 +56,8 @@ pub struct ApiState {
     pub audit: Arc<AuditLog>,
     /// Countersign's own origin.
     pub public_url: Url,
+    /// What is refused to callers whom nobody knows.
+    pub strangers: Arc<super::strangers::Strangers>,
 }
 
 impl ApiState {

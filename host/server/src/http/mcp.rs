@@ -1,6 +1,7 @@
 //! The MCP endpoints: accept, authenticate, parse, and hand over to
 //! [`crate::call`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 
 use crate::call::carry::{self, Case, takes_urls};
-use crate::call::record::Trace;
+use crate::call::record::{Known, Trace};
 use crate::call::sessions::Session;
 use crate::call::{Ask, Exchange, answer as answering, held, listen, pass};
 use crate::wiring::App;
@@ -36,15 +37,19 @@ pub fn is_endpoint(path: &str) -> bool {
 }
 
 /// Answers one request to an MCP endpoint: steps 1 to 3, then the call.
-pub async fn answer<B>(app: Arc<App>, request: http::Request<B>) -> Response<Body>
+pub async fn answer<B>(app: Arc<App>, peer: IpAddr, request: http::Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let arrived = app.world.clock.monotonic_micros();
     let (parts, body) = request.into_parts();
+    let stranger = |reason, resource: &str| {
+        app.refused_stranger(reason, peer, &parts.headers, resource);
+    };
     // 1. Accept.
     if let Err(refusal) = headers::check_origin(&parts.headers, &app.origins) {
+        stranger("foreign_origin", "mcp");
         return refused(&refusal.into());
     }
     let Some(server) = parts
@@ -53,6 +58,7 @@ where
         .strip_prefix("/mcp/")
         .and_then(|n| ServerName::parse(n).ok())
     else {
+        stranger("no_server_named", "mcp");
         return not_there("Name the server in the path: /mcp/{server}.");
     };
     // 2. Who.
@@ -63,13 +69,25 @@ where
     };
     let caller = match caller {
         Ok(caller) => caller,
-        Err(error) => return app.identity.challenge(&error, &audience),
+        Err(error) => {
+            if let Some(reason) = error.word() {
+                stranger(reason, &format!("server:{server}"));
+            }
+            return app.identity.challenge(&error, &audience);
+        }
+    };
+    let known = Known {
+        caller: Arc::clone(&caller),
+        server: server.clone(),
+        arrived,
     };
     if app.registry.current().server(&server).is_none() {
-        return not_there("No server of this name is attached.");
+        let text = "No server of this name is attached.";
+        known.refused(&app, text);
+        return not_there(text);
     }
     let accepted = Accepted {
-        app,
+        app: Arc::clone(&app),
         parts,
         server,
         caller,
@@ -83,7 +101,10 @@ where
     };
     match response {
         Ok(response) => response.map(Body::new),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => {
+            known.refused(&app, &refusal.why.to_string());
+            refused(&refusal)
+        }
     }
 }
 
@@ -300,13 +321,13 @@ async fn retried(
 /// A notification or a response: it goes upstream, and there is no answer to
 /// carry an error in.
 async fn told(
-    app: &App,
+    app: &Arc<App>,
     exchange: &Exchange,
     message: &Message<'_>,
     body: &Bytes,
 ) -> Response<AnswerBody> {
     let method = message.method().unwrap_or("response");
-    let mut trace = Trace::default();
+    let mut trace = Trace::begin(app, exchange, method, Some(message));
     let ask = Ask {
         method: &Method::POST,
         named: method,
@@ -315,7 +336,7 @@ async fn told(
         expects: Expects::Acknowledgement,
     };
     let result = pass(app, exchange, ask, &mut trace).await;
-    trace.write(app, exchange, method, Some(message), result.as_ref().err());
+    trace.end(result.as_ref().err());
     match result {
         Ok(passed) => passed.answer.into_response(None),
         // A session that has begun here and not yet upstream: nothing to tell.

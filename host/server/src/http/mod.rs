@@ -18,10 +18,12 @@ use tower::ServiceExt as _;
 
 use crate::wiring::App;
 
+pub mod address;
 pub mod api;
 pub mod connect;
 pub mod connections;
 pub mod mcp;
+pub mod strangers;
 
 /// Largest body that is read for anything but an MCP message, in bytes. Routes
 /// take less, and say so in their own words.
@@ -38,6 +40,7 @@ pub fn router(app: &Arc<App>) -> Router {
         oauth: Arc::clone(&app.oauth),
         audit: Arc::clone(&app.audit),
         public_url: app.public_url.clone(),
+        strangers: Arc::clone(&app.strangers),
     };
     let pages = Router::new()
         .merge(connect::routes())
@@ -88,15 +91,18 @@ pub async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<axum::body::Body>, Infallible> {
     if !is_own_host(&app, request.headers()) {
+        app.refused_stranger("wrong_host", peer.ip(), request.headers(), "host");
         let text = "This host is not called that. Use its public address.\n";
         return Ok((StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
     if mcp::is_endpoint(request.uri().path()) {
-        return Ok(mcp::answer(app, request).await.map(axum::body::Body::new));
+        let answer = mcp::answer(app, peer.ip(), request).await;
+        return Ok(answer.map(axum::body::Body::new));
     }
+    let address = app.client_address(peer.ip(), request.headers());
     request
         .extensions_mut()
-        .insert(countersign_identity::ClientAddress(peer.ip()));
+        .insert(countersign_identity::ClientAddress(address));
     let (parts, body) = request.into_parts();
     match whole(body, BODY_TIMEOUT).await {
         Ok(body) => router.oneshot(Request::from_parts(parts, body)).await,

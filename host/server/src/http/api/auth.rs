@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
 use countersign_core::caller::Caller;
-use countersign_identity::{Audience, Principal};
+use countersign_identity::{Audience, ClientAddress, Principal};
 
 use super::ApiState;
 
@@ -30,7 +30,16 @@ impl FromRequestParts<ApiState> for Asking {
             .await
         {
             Ok(principal) => Ok(Self(principal)),
-            Err(error) => Err(state.identity.challenge(&error, &Audience::Api)),
+            Err(error) => {
+                if let Some(reason) = error.word() {
+                    let Ok(address) = ClientAddress::from_request_parts(parts, state).await;
+                    let (audit, now) = (&*state.world.audit, state.world.clock.now());
+                    state
+                        .strangers
+                        .refused(audit, now, reason, address.0, "api".into());
+                }
+                Err(state.identity.challenge(&error, &Audience::Api))
+            }
         }
     }
 }

@@ -127,6 +127,7 @@ async fn house_with(config: &str) -> House {
         oauth,
         audit: audit.clone(),
         public_url,
+        strangers: Arc::default(),
     };
     House {
         router: router(state),
