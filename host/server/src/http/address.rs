@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn only_a_listed_proxy_is_believed_and_only_its_own_word() {
         let xff = "x-forwarded-for";
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Lines<'a> = &'a [(&'static str, &'a str)];
+        let cases: &[(&str, Lines<'_>, &str)] = &[
             // Nobody in between, whatever is claimed.
             ("203.0.113.9", &[], "203.0.113.9"),
             ("203.0.113.9", &[(xff, "192.0.2.1")], "203.0.113.9"),
