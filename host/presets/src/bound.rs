@@ -54,7 +54,13 @@ impl Bound {
                         error,
                     }
                 })?;
-            PermissionSet::resolve(&description, &loaded.imports, provider, &symbols)?
+            PermissionSet::resolve(
+                &description,
+                &described.arguments_of,
+                &loaded.imports,
+                Some(provider),
+                &symbols,
+            )?
         };
         let approval = Approval {
             digest: loaded.digest,

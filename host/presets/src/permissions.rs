@@ -4,12 +4,17 @@
 use std::collections::BTreeSet;
 
 use countersign_core::names::Digest;
-use countersign_core::preset::{Description, Header, Hooks, Offline, Rule, Template};
+use countersign_core::preset::{self, Description, Header, Hooks, Offline, Template};
 use countersign_core::provider::Provider;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{CheckError, header_uses};
 use crate::symbols::{SymbolError, Symbols, host_of, slot_text};
+
+mod difference;
+mod sees;
+
+pub use difference::PermissionDifference;
 
 /// A resolved permission set. Every entry is a text in its canonical form;
 /// `*` stands for what is only known once somebody has signed in.
@@ -36,76 +41,57 @@ pub struct PermissionSet {
     pub hooks: BTreeSet<String>,
     /// Requests that the host makes for it (`revocation DELETE https://…`).
     pub endpoints: BTreeSet<String>,
+    /// What it gets to see of calls and accounts, and what it has read out of
+    /// answers (`arguments of every call`, `token answer at /team/id …`).
+    #[serde(default)]
+    pub sees: BTreeSet<String>,
 }
 
-/// What a new permission set has that an old one has not, and the reverse.
-/// Each entry names its kind (`audience host api.example.com`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PermissionDifference {
-    /// Only in the new one.
-    pub added: Vec<String>,
-    /// Only in the old one.
-    pub removed: Vec<String>,
+/// How entries of one kind compare.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    /// Only with themselves.
+    Exact,
+    /// As host patterns.
+    Host,
+    /// The arguments of every call are those of any.
+    Sight,
 }
 
-impl PermissionDifference {
-    /// Whether both are the same.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty()
-    }
-}
+/// The arguments of all calls.
+const EVERY_CALL: &str = "arguments of every call";
+/// The arguments of calls of one tool: its name follows.
+const ARGUMENTS_OF: &str = "arguments of ";
 
 impl PermissionSet {
-    fn fields(&self) -> [(&'static str, &BTreeSet<String>); 10] {
+    fn fields(&self) -> [(&'static str, Rule, &BTreeSet<String>); 11] {
         [
-            ("import", &self.imports),
-            ("authorization host", &self.authorization_hosts),
-            ("audience host", &self.audience_hosts),
-            ("scope", &self.scopes),
-            ("header", &self.headers),
-            ("query parameter", &self.queries),
-            ("secret", &self.slots),
-            ("credential", &self.credentials),
-            ("hook", &self.hooks),
-            ("endpoint", &self.endpoints),
+            ("import", Rule::Exact, &self.imports),
+            ("authorization host", Rule::Host, &self.authorization_hosts),
+            ("audience host", Rule::Host, &self.audience_hosts),
+            ("scope", Rule::Exact, &self.scopes),
+            ("header", Rule::Exact, &self.headers),
+            ("query parameter", Rule::Exact, &self.queries),
+            ("secret", Rule::Exact, &self.slots),
+            ("credential", Rule::Exact, &self.credentials),
+            ("hook", Rule::Exact, &self.hooks),
+            ("endpoint", Rule::Exact, &self.endpoints),
+            ("sees", Rule::Sight, &self.sees),
         ]
     }
 
-    /// From `old` (nothing, if there is none) to `new`.
-    #[must_use]
-    pub fn difference(old: Option<&Self>, new: &Self) -> PermissionDifference {
-        let nothing = Self::default();
-        let old = old.unwrap_or(&nothing);
-        let only = |a: &Self, b: &Self| -> Vec<String> {
-            a.fields()
-                .into_iter()
-                .zip(b.fields())
-                .flat_map(|((kind, a), (_, b))| {
-                    a.difference(b).map(move |entry| format!("{kind} {entry}"))
-                })
-                .collect()
-        };
-        PermissionDifference {
-            added: only(new, old),
-            removed: only(old, new),
-        }
-    }
-
-    /// Whether everything in it is in `old` too.
-    #[must_use]
-    pub fn is_same_or_narrower(&self, old: &Self) -> bool {
+    /// Every kind with its entries, in the order they are shown in.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &BTreeSet<String>)> {
         self.fields()
             .into_iter()
-            .zip(old.fields())
-            .all(|((_, new), (_, old))| new.is_subset(old))
+            .map(|(kind, _, entries)| (kind, entries))
     }
 
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut text = Vec::new();
-        for (kind, entries) in self.fields() {
+        for (kind, _, entries) in self.fields() {
             for entry in entries {
                 // Lengths first: no entry can pass for two.
                 text.extend_from_slice(
@@ -116,11 +102,13 @@ impl PermissionSet {
         Digest::of(&text)
     }
 
-    /// Resolves a checked description for one provider.
+    /// Resolves a checked description for one provider, or for whichever may
+    /// come.
     pub(crate) fn resolve(
         d: &Description,
+        arguments_of: &[String],
         imports: &BTreeSet<String>,
-        provider: &Provider,
+        provider: Option<&Provider>,
         symbols: &Symbols<'_>,
     ) -> Result<Self, CheckError> {
         let mut set = Self {
@@ -147,13 +135,14 @@ impl PermissionSet {
             }))
             .collect();
         set.hooks = hook_names(d.hooks);
+        set.sees = sees::of(d, arguments_of);
         Ok(set)
     }
 
     fn hosts(
         &mut self,
         d: &Description,
-        provider: &Provider,
+        provider: Option<&Provider>,
         symbols: &Symbols<'_>,
     ) -> Result<(), CheckError> {
         for template in &d.authorization_hosts {
@@ -163,7 +152,8 @@ impl PermissionSet {
                     .map_err(|e| at("authorization-hosts", e))?,
             );
         }
-        if provider.audience_hosts.is_empty() {
+        let own = provider.map_or(&[][..], |p| p.audience_hosts.as_slice());
+        if own.is_empty() {
             for template in &d.audience_hosts {
                 self.audience_hosts.extend(
                     symbols
@@ -173,7 +163,7 @@ impl PermissionSet {
             }
         } else {
             self.audience_hosts
-                .extend(provider.audience_hosts.iter().map(ToString::to_string));
+                .extend(own.iter().map(ToString::to_string));
         }
         Ok(())
     }
@@ -181,30 +171,29 @@ impl PermissionSet {
     fn endpoints(
         &mut self,
         d: &Description,
-        provider: &Provider,
+        provider: Option<&Provider>,
         symbols: &Symbols<'_>,
     ) -> Result<(), CheckError> {
         let authorization = d.authorization.as_ref().map(|a| &a.endpoint);
         // The record's own endpoint replaces whatever the preset describes,
         // unless the preset leaves its address to the record (below).
         let revocation = provider
-            .revocation_endpoint
-            .as_ref()
+            .and_then(|p| p.revocation_endpoint.as_ref())
             .filter(|_| !d.revocation.iter().any(|r| r.request.url.is_empty()));
         for (what, own, described) in [
             (
                 "authorization",
-                provider.authorization_endpoint.as_ref(),
+                provider.and_then(|p| p.authorization_endpoint.as_ref()),
                 authorization,
             ),
             (
                 "token",
-                provider.token_endpoint.as_ref(),
+                provider.and_then(|p| p.token_endpoint.as_ref()),
                 d.token_endpoint.as_ref(),
             ),
             (
                 "device authorization",
-                provider.device_authorization_endpoint.as_ref(),
+                provider.and_then(|p| p.device_authorization_endpoint.as_ref()),
                 d.device_authorization_endpoint.as_ref(),
             ),
             ("revocation POST", revocation, None),
@@ -223,7 +212,7 @@ impl PermissionSet {
         let identity = d.identity.iter().map(|i| ("identity", &i.request));
         for (what, request) in revocations.chain(follow_ups).chain(identity) {
             let what = format!("{what} {}", request.method);
-            match (&provider.revocation_endpoint, request.url.is_empty()) {
+            match (provider.and_then(|p| p.revocation_endpoint.as_ref()), request.url.is_empty()) {
                 (Some(url), true) => self.endpoint(&what, url.as_str()),
                 (None, true) => {}
                 (_, false) => self.described(&what, &request.url, symbols)?,
@@ -261,7 +250,7 @@ impl PermissionSet {
             .iter()
             .map(|h: &Header| h.name.to_ascii_lowercase())
             .collect();
-        let rules: Vec<&Rule> = d.credentials.iter().flat_map(|c| &c.rules).collect();
+        let rules: Vec<&preset::Rule> = d.credentials.iter().flat_map(|c| &c.rules).collect();
         for (name, is_header, slots) in header_uses(rules.into_iter()) {
             if is_header {
                 self.headers.insert(name.to_ascii_lowercase());
@@ -298,37 +287,61 @@ pub(crate) fn hook_names(hooks: Hooks) -> BTreeSet<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use countersign_core::preset::{
+        AnswerShape, GrantDifference, Refresh, RefreshKind, Rotation, Wants,
+    };
+
     use super::*;
 
-    fn with_scopes(scopes: &[&str]) -> PermissionSet {
-        PermissionSet {
-            scopes: scopes.iter().map(ToString::to_string).collect(),
-            ..PermissionSet::default()
+    /// A description that says nothing.
+    pub(crate) fn plain() -> Description {
+        Description {
+            name: "plain".into(),
+            display_name: "Plain".into(),
+            version: "1.0.0".into(),
+            category: "test".into(),
+            documentation_url: String::new(),
+            wants: Wants::default(),
+            hooks: Hooks::default(),
+            variables: Vec::new(),
+            variants: Vec::new(),
+            authorization_hosts: Vec::new(),
+            audience_hosts: Vec::new(),
+            authorization: None,
+            token_endpoint: None,
+            device_authorization_endpoint: None,
+            token_requests: Vec::new(),
+            token_answer: AnswerShape {
+                success_codes: Vec::new(),
+                success_checks: Vec::new(),
+                error_code: Vec::new(),
+                error_description: Vec::new(),
+                may_be_form: false,
+            },
+            token_shapes: Vec::new(),
+            metadata: Vec::new(),
+            grant_difference: GrantDifference::Accept,
+            scopes: Vec::new(),
+            default_scopes: Vec::new(),
+            refresh: Refresh {
+                kind: RefreshKind::None,
+                rotation: Rotation::Never,
+                grace_seconds: 0,
+                retry_after_lost_answer: false,
+                ends_access_token: false,
+                idle_days: None,
+                margin_percent: 0,
+                permanent_errors: Vec::new(),
+                transient_errors: Vec::new(),
+            },
+            revocation: Vec::new(),
+            follow_ups: Vec::new(),
+            identity: None,
+            credentials: Vec::new(),
+            constant_headers: Vec::new(),
+            mcp_servers: Vec::new(),
+            error_advice: Vec::new(),
         }
-    }
-
-    #[test]
-    fn the_difference_says_what_was_added_and_removed() {
-        let old = with_scopes(&["a", "b"]);
-        let new = with_scopes(&["b", "c"]);
-        let difference = PermissionSet::difference(Some(&old), &new);
-        assert_eq!(difference.added, ["scope c"]);
-        assert_eq!(difference.removed, ["scope a"]);
-        assert!(PermissionSet::difference(Some(&new), &new).is_empty());
-        assert_eq!(PermissionSet::difference(None, &old).added.len(), 2);
-    }
-
-    #[test]
-    fn narrower_means_nothing_new() {
-        let wide = with_scopes(&["a", "b"]);
-        assert!(with_scopes(&["a"]).is_same_or_narrower(&wide));
-        assert!(wide.is_same_or_narrower(&wide));
-        assert!(!with_scopes(&["c"]).is_same_or_narrower(&wide));
-        let header = PermissionSet {
-            headers: ["x".to_owned()].into(),
-            ..with_scopes(&["a"])
-        };
-        assert!(!header.is_same_or_narrower(&wide));
     }
 }
