@@ -17,24 +17,28 @@ use countersign_core::provider::Provider;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
-use crate::approval::Approval;
 use crate::bound::Bound;
 use crate::cache::CompileCache;
 use crate::engine::{EngineConfig, Sandboxes};
 use crate::load::{self, LoadError};
+use crate::terms::Terms;
 
 mod bindings;
 mod files;
 mod report;
+mod suspects;
 mod watch;
 
 use bindings::Bindings;
-use files::Files;
+pub(crate) use files::compare_versions;
+use files::{Candidate, Files};
 use report::inspection;
 pub use report::{
     BindError, BindingStatus, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
-    Proposal, Serving,
+    PassedOver, Proposal, Serving,
 };
+pub use suspects::FaultReport;
+use suspects::Suspects;
 
 /// Events kept for a subscriber that is slow.
 const BACKLOG: usize = 256;
@@ -47,6 +51,7 @@ pub struct Catalog {
     scanning: Mutex<()>,
     files: Mutex<Files>,
     bindings: Mutex<Bindings>,
+    suspects: Mutex<Suspects>,
     serving: ArcSwap<HashMap<ProviderName, Arc<Bound>>>,
     events: broadcast::Sender<CatalogEvent>,
     /// Dropping it ends the watcher's thread.
@@ -84,6 +89,7 @@ impl Catalog {
             scanning: Mutex::new(()),
             files: Mutex::default(),
             bindings: Mutex::default(),
+            suspects: Mutex::default(),
             serving: ArcSwap::default(),
             events: broadcast::channel(BACKLOG).0,
             watcher: Mutex::new(None),
@@ -103,7 +109,7 @@ impl Catalog {
         Some(bound)
     }
 
-    /// Binds a provider, or binds it anew after the record or its approvals
+    /// Binds a provider, or binds it anew after the record or its terms
     /// changed. Also on an error the catalog remembers the provider and serves
     /// it as soon as a file allows it.
     ///
@@ -112,11 +118,11 @@ impl Catalog {
     pub fn bind(
         &self,
         provider: &Provider,
-        approvals: &[Approval],
+        terms: impl Into<Terms>,
     ) -> Result<Arc<dyn Preset>, BindError> {
         let mut bindings = lock(&self.bindings);
         let candidates = lock(&self.files).candidates(&provider.preset);
-        bindings.set(provider, approvals, candidates, &mut self.reporter());
+        bindings.set(provider, terms.into(), &candidates, &mut self.reporter());
         self.serving.store(Arc::new(bindings.serving()));
         let bound = bindings.outcome(&provider.name);
         drop(bindings);
@@ -147,10 +153,35 @@ impl Catalog {
         self.binding(provider)?.pending
     }
 
-    /// Every file, by name.
+    /// What one version would be approved for: `version` as the file name says
+    /// it, a file's name, or the newest that may be used if none.
+    ///
+    /// # Errors
+    /// [`BindError`] if there is no such version, or it can't serve the
+    /// provider.
+    pub fn propose(
+        &self,
+        provider: &Provider,
+        version: Option<&str>,
+    ) -> Result<Proposal, BindError> {
+        let candidates = lock(&self.files).candidates(&provider.preset);
+        let wanted = |c: &&Candidate| {
+            version.is_none_or(|v| c.file == v || compare_versions(&c.loaded.version, v).is_eq())
+        };
+        let Some(candidate) = candidates.iter().find(wanted) else {
+            return Err(match version {
+                Some(version) => self.no_version(&provider.preset, version, &candidates),
+                None => self.explain(provider.preset.clone()),
+            });
+        };
+        lock(&self.bindings).propose(provider, candidate)
+    }
+
+    /// Every file, by name; then what is no longer in one but still runs.
     #[must_use]
     pub fn list(&self) -> Vec<CatalogEntry> {
-        lock(&self.files).list()
+        let serving = self.serving.load();
+        lock(&self.files).list(|digest| serving.values().any(|bound| bound.digest() == *digest))
     }
 
     /// A file by its name, or the newest version of a preset.
@@ -167,18 +198,19 @@ impl Catalog {
 
     /// Looks at the whole directory now, as the watcher does by itself.
     pub fn rescan(&self) {
-        self.scan(&[]);
+        self.scan(&[], false);
     }
 
     /// Looks at the directory; `changed` are files to read even if they look
-    /// unchanged.
-    fn scan(&self, changed: &[String]) {
+    /// unchanged. With `patience`, one that may be half-written is left as it
+    /// was; true says that it should be looked at again soon.
+    fn scan(&self, changed: &[String], patience: bool) -> bool {
         let _scanning = lock(&self.scanning);
         let found = match files::look(&self.dir) {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(dir = %self.dir.display(), %error, "the catalog directory cannot be listed; keeping what is loaded");
-                return;
+                return false;
             }
         };
         let work = lock(&self.files).outdated(&found, changed);
@@ -191,12 +223,21 @@ impl Catalog {
                 continue;
             }
             let result = result.and_then(|bytes| load::load(&self.sandboxes, &file, &bytes));
+            if let Err(error) = &result
+                && patience
+                && lock(&self.files).may_be_half_written(&file, stamp, error)
+            {
+                continue;
+            }
             any |= lock(&self.files).put(file, stamp, known, result, &mut reporter);
         }
         any |= lock(&self.files).retain(&found, &mut reporter);
         if any {
             self.swap();
         }
+        let mut files = lock(&self.files);
+        files.forget_drained();
+        files.has_unsettled()
     }
 
     /// Decides for every binding anew.
@@ -236,9 +277,33 @@ impl Catalog {
                 CatalogEvent::Pending { proposal } => {
                     tracing::info!(provider = %proposal.provider, file = proposal.file, "preset waits for approval");
                 }
+                CatalogEvent::RolledBack {
+                    provider,
+                    from,
+                    version,
+                    reason,
+                } => {
+                    tracing::error!(%provider, digest = %from, version, reason, "preset rolled back");
+                }
             }
             // Without subscribers nobody needs to know.
             let _ = self.events.send(event);
+        }
+    }
+
+    fn no_version(&self, preset: &PresetName, version: &str, there: &[Candidate]) -> BindError {
+        let files: Vec<&str> = there.iter().map(|c| c.file.as_str()).collect();
+        let reason = match files.as_slice() {
+            [] => return self.explain(preset.clone()),
+            files => format!(
+                "there is no version {} that can be used; there are {}",
+                crate::check::cut(version),
+                files.join(", ")
+            ),
+        };
+        BindError::Refused {
+            preset: preset.clone(),
+            reason,
         }
     }
 
@@ -278,9 +343,11 @@ pub fn inspect_file(
     let bytes = load::read(path)?;
     let sandboxes = Sandboxes::new(config, None).map_err(|e| LoadError::Invalid(e.to_string()))?;
     let loaded = load::load(&sandboxes, file, &bytes)?;
-    let mut inspection = inspection(file, &loaded, None);
+    let mut inspection = inspection(file, &loaded, None, loaded.permissions.clone());
     if !settings.is_empty() {
-        inspection.description = Some(load::describe_with(&loaded, settings)?);
+        let (description, permissions) = load::describe_with(&loaded, settings)?;
+        inspection.description = Some(description);
+        inspection.permissions = Some(permissions);
         inspection.entry.state = FileState::Loaded;
     }
     Ok(inspection)

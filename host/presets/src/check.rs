@@ -202,10 +202,7 @@ pub(crate) fn check(
     scopes(description)?;
     hooks(description.hooks, exported)?;
     let symbols =
-        Symbols::new(description, settings, lenient).map_err(|error| CheckError::Template {
-            place: "variables".into(),
-            error,
-        })?;
+        Symbols::new(description, settings, lenient).map_err(|error| at("variables", error))?;
     requests::check(description, &symbols)?;
     pointers::check(description)
 }
@@ -354,6 +351,15 @@ fn hooks(named: Hooks, exported: Hooks) -> Result<(), CheckError> {
     Ok(())
 }
 
+/// A template at this place cannot be rendered.
+pub(crate) fn at(place: &str, error: SymbolError) -> CheckError {
+    CheckError::Template {
+        place: place.to_owned(),
+        error,
+    }
+}
+
+/// One short line of it, for a message.
 pub(crate) fn cut(text: &str) -> String {
     crate::faults::plain(&text.chars().take(80).collect::<String>())
 }

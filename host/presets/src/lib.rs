@@ -30,15 +30,17 @@ mod limits;
 mod load;
 mod permissions;
 mod symbols;
+mod terms;
 
 pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;
 pub use catalog::{
-    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FileState, Inspection,
-    OpenError, Proposal, Serving, inspect_file,
+    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FaultReport, FileState,
+    Inspection, OpenError, PassedOver, Proposal, Serving, inspect_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};
 pub use load::{LARGEST_COMPONENT, LoadError};
 pub use permissions::{PermissionDifference, PermissionSet};
 pub use symbols::SymbolError;
+pub use terms::Terms;

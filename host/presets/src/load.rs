@@ -12,11 +12,13 @@ use serde_json::{Map, Value};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use crate::abi::{self, Compiled, Guest, PACKAGE, Version};
+use crate::abi::{self, Compiled, Described, Guest, PACKAGE, Version};
 use crate::approval::canonical_settings;
 use crate::check::{self, CheckError, Declared};
 use crate::engine::Sandboxes;
 use crate::host::PresetLog;
+use crate::permissions::PermissionSet;
+use crate::symbols::Symbols;
 
 /// Largest component, in bytes.
 pub const LARGEST_COMPONENT: u64 = 32 << 20;
@@ -99,6 +101,8 @@ pub(crate) struct Loaded {
     pub(crate) guest: Box<dyn Guest>,
     /// Under empty settings; none if it refuses those.
     pub(crate) description: Result<Description, String>,
+    /// What follows from it, for a provider that adds nothing of its own.
+    pub(crate) permissions: Option<PermissionSet>,
 }
 
 /// The preset and version that a file name says.
@@ -175,7 +179,10 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
     };
     let guest =
         abi::prepare(abi, compiled).map_err(|e| LoadError::Shape(crate::faults::plain(&e)))?;
-    let description = try_out(&*guest, &name)?;
+    let (description, permissions) = match try_out(&*guest, &name, &imports)? {
+        Ok((description, permissions)) => (Ok(description), Some(permissions)),
+        Err(text) => (Err(text), None),
+    };
     Ok(Loaded {
         name,
         version,
@@ -184,12 +191,17 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
         imports,
         guest,
         description,
+        permissions,
     })
 }
 
 /// Describes, checks and tests under empty settings. A preset that refuses
 /// empty settings in so many words is not broken: it waits for a provider's.
-fn try_out(guest: &dyn Guest, name: &PresetName) -> Result<Result<Description, String>, LoadError> {
+fn try_out(
+    guest: &dyn Guest,
+    name: &PresetName,
+    imports: &BTreeSet<String>,
+) -> Result<Result<(Description, PermissionSet), String>, LoadError> {
     let settings = Map::new();
     let described = match guest.describe("{}") {
         Ok(described) => described,
@@ -204,14 +216,35 @@ fn try_out(guest: &dyn Guest, name: &PresetName) -> Result<Result<Description, S
         true,
     )?;
     self_test(guest, &described.description, "{}")?;
-    Ok(Ok(described.description))
+    let permissions = permissions(&described, imports, &settings, true)?;
+    Ok(Ok((described.description, permissions)))
+}
+
+/// What follows from a description whoever the provider is.
+fn permissions(
+    described: &Described,
+    imports: &BTreeSet<String>,
+    settings: &Map<String, Value>,
+    lenient: bool,
+) -> Result<PermissionSet, LoadError> {
+    let description = &described.description;
+    let symbols = Symbols::new(description, settings, lenient)
+        .map_err(|error| check::at("variables", error))?;
+    let set = PermissionSet::resolve(
+        description,
+        &described.arguments_of,
+        imports,
+        None,
+        &symbols,
+    )?;
+    Ok(set)
 }
 
 /// Describes and tests a loaded component under other settings.
 pub(crate) fn describe_with(
     loaded: &Loaded,
     settings: &Map<String, Value>,
-) -> Result<Description, LoadError> {
+) -> Result<(Description, PermissionSet), LoadError> {
     let text = canonical_settings(settings);
     let described = loaded.guest.describe(&text).map_err(LoadError::Describe)?;
     check::check(
@@ -222,7 +255,8 @@ pub(crate) fn describe_with(
         false,
     )?;
     self_test(&*loaded.guest, &described.description, &text)?;
-    Ok(described.description)
+    let permissions = permissions(&described, &loaded.imports, settings, false)?;
+    Ok((described.description, permissions))
 }
 
 /// Evaluates one harmless call.

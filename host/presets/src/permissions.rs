@@ -8,8 +8,8 @@ use countersign_core::preset::{self, Description, Header, Hooks, Offline, Templa
 use countersign_core::provider::Provider;
 use serde::{Deserialize, Serialize};
 
-use crate::check::{CheckError, header_uses};
-use crate::symbols::{SymbolError, Symbols, host_of, slot_text};
+use crate::check::{CheckError, at, header_uses};
+use crate::symbols::{Symbols, host_of, slot_text};
 
 mod difference;
 mod sees;
@@ -212,7 +212,10 @@ impl PermissionSet {
         let identity = d.identity.iter().map(|i| ("identity", &i.request));
         for (what, request) in revocations.chain(follow_ups).chain(identity) {
             let what = format!("{what} {}", request.method);
-            match (provider.and_then(|p| p.revocation_endpoint.as_ref()), request.url.is_empty()) {
+            match (
+                provider.and_then(|p| p.revocation_endpoint.as_ref()),
+                request.url.is_empty(),
+            ) {
                 (Some(url), true) => self.endpoint(&what, url.as_str()),
                 (None, true) => {}
                 (_, false) => self.described(&what, &request.url, symbols)?,
@@ -259,13 +262,6 @@ impl PermissionSet {
             }
             self.slots.extend(slots.into_iter().map(slot_text));
         }
-    }
-}
-
-fn at(place: &str, error: SymbolError) -> CheckError {
-    CheckError::Template {
-        place: place.to_owned(),
-        error,
     }
 }
 

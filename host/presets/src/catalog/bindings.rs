@@ -3,15 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use countersign_core::names::{PresetName, ProviderName};
+use countersign_core::names::{Digest, PresetName, ProviderName};
 use countersign_core::preset::Preset as _;
 use countersign_core::provider::Provider;
 
 use super::files::{Candidate, compare_versions};
+use super::report::PassedOver;
 use super::{BindError, BindingStatus, CatalogEvent, Proposal, Serving};
 use crate::approval::Approval;
 use crate::bound::Bound;
 use crate::permissions::PermissionSet;
+use crate::terms::Terms;
 
 /// All bound providers.
 #[derive(Default)]
@@ -19,12 +21,13 @@ pub(super) struct Bindings(HashMap<ProviderName, Binding>);
 
 struct Binding {
     provider: Provider,
-    approvals: Vec<Approval>,
+    terms: Terms,
     /// Swaps that nobody was asked about, because an approval covers them.
     automatic: Vec<Approval>,
     serving: Option<Served>,
     pending: Option<Proposal>,
-    refusal: Option<String>,
+    /// Versions newer than the one that serves, and why they do not.
+    passed_over: Vec<PassedOver>,
 }
 
 #[derive(Clone)]
@@ -34,12 +37,12 @@ struct Served {
 }
 
 impl Bindings {
-    /// Sets record and approvals of a provider and decides.
+    /// Sets record and terms of a provider and decides.
     pub(super) fn set(
         &mut self,
         provider: &Provider,
-        approvals: &[Approval],
-        candidates: Vec<Candidate>,
+        terms: Terms,
+        candidates: &[Candidate],
         report: &mut impl FnMut(CatalogEvent),
     ) {
         let old = self
@@ -49,16 +52,16 @@ impl Bindings {
         let (serving, mut automatic) =
             old.map_or((None, vec![]), |old| (old.serving, old.automatic));
         // What an approval that was taken back had let in goes with it.
-        automatic.retain(|swap| approvals.iter().any(|a| a.allows_update_to(swap)));
+        automatic.retain(|swap| terms.approvals.iter().any(|a| a.allows_update_to(swap)));
         let mut binding = Binding {
             provider: provider.clone(),
-            approvals: approvals.to_vec(),
+            terms,
             automatic,
             serving,
             pending: None,
-            refusal: None,
+            passed_over: Vec::new(),
         };
-        binding.decide(&candidates, false, report);
+        binding.decide(candidates, false, report);
         self.0.insert(provider.name.clone(), binding);
     }
 
@@ -69,6 +72,11 @@ impl Bindings {
     /// The presets that somebody is bound to.
     pub(super) fn presets(&self) -> BTreeSet<PresetName> {
         self.0.values().map(|b| b.provider.preset.clone()).collect()
+    }
+
+    /// The preset that a provider is bound to.
+    pub(super) fn preset_of(&self, provider: &ProviderName) -> Option<PresetName> {
+        Some(self.0.get(provider)?.provider.preset.clone())
     }
 
     /// Decides anew for all providers of a preset, after files changed.
@@ -95,14 +103,18 @@ impl Bindings {
         let binding = self.0.get(provider)?;
         let preset = binding.provider.preset.clone();
         Some(
-            match (&binding.serving, &binding.pending, &binding.refusal) {
+            match (
+                &binding.serving,
+                &binding.pending,
+                binding.passed_over.first(),
+            ) {
                 (Some(served), _, _) => Ok(Arc::clone(&served.bound)),
                 (None, Some(proposal), _) => {
                     Err(BindError::NeedsApproval(Box::new(proposal.clone())))
                 }
-                (None, None, Some(reason)) => Err(BindError::Refused {
+                (None, None, Some(version)) => Err(BindError::Refused {
                     preset,
-                    reason: reason.clone(),
+                    reason: version.to_string(),
                 }),
                 (None, None, None) => Err(BindError::Unknown(preset)),
             },
@@ -114,13 +126,72 @@ impl Bindings {
         Some(BindingStatus {
             preset: binding.provider.preset.clone(),
             serving: binding.serving.as_ref().map(|served| Serving {
+                file: served.file.clone(),
                 version: served.bound.loaded().version.clone(),
                 digest: served.bound.digest(),
                 permissions: served.bound.approval().permissions.clone(),
             }),
             pending: binding.pending.clone(),
-            refusal: binding.refusal.clone(),
+            passed_over: binding.passed_over.clone(),
         })
+    }
+
+    /// What one version would be approved for, whether or not it may serve.
+    pub(super) fn propose(
+        &self,
+        provider: &Provider,
+        candidate: &Candidate,
+    ) -> Result<Proposal, BindError> {
+        let bound = Bound::new(&candidate.loaded, provider).map_err(|e| BindError::Refused {
+            preset: provider.preset.clone(),
+            reason: format!("{}: {e}", candidate.file),
+        })?;
+        let known = self.0.get(&provider.name).and_then(Binding::known);
+        Ok(propose(provider, candidate, &bound, known))
+    }
+
+    /// For a provider and one of its versions that failed: the newest other
+    /// version that may serve, and the one that does.
+    pub(super) fn way_back(
+        &self,
+        provider: &ProviderName,
+        failed: Digest,
+        candidates: &[Candidate],
+    ) -> Option<(Arc<Bound>, Arc<Bound>)> {
+        let binding = self.0.get(provider)?;
+        let served = binding.serving.as_ref()?;
+        if served.bound.digest() != failed || binding.terms.pinned.is_some() {
+            return None;
+        }
+        let version = &served.bound.loaded().version;
+        candidates
+            .iter()
+            .filter(|c| c.loaded.digest != failed)
+            .filter(|c| compare_versions(&c.loaded.version, version).is_lt())
+            .filter(|c| {
+                let loaded = &c.loaded;
+                binding
+                    .terms
+                    .forbid(&loaded.version, &loaded.digest)
+                    .is_none()
+            })
+            .filter_map(|c| Bound::new(&c.loaded, &binding.provider).ok())
+            .find(|bound| binding.leave(bound.approval()) == Some(false))
+            .map(|back| (Arc::clone(&served.bound), back))
+    }
+
+    /// Takes a content out of a provider's choice and decides anew.
+    pub(super) fn set_aside(
+        &mut self,
+        provider: &ProviderName,
+        digest: Digest,
+        candidates: &[Candidate],
+        report: &mut impl FnMut(CatalogEvent),
+    ) {
+        if let Some(binding) = self.0.get_mut(provider) {
+            binding.terms.set_aside.insert(digest);
+            binding.decide(candidates, true, report);
+        }
     }
 }
 
@@ -135,8 +206,13 @@ impl Binding {
     ) {
         let before = self.serving.take();
         let old_pending = self.pending.take();
-        self.refusal = None;
+        let before_over = std::mem::take(&mut self.passed_over);
         for candidate in self.with_last_good(candidates, before.as_ref()) {
+            let (version, digest) = (&candidate.loaded.version, candidate.loaded.digest);
+            if let Some(reason) = self.terms.forbid(version, &digest) {
+                self.pass_over(&candidate, reason);
+                continue;
+            }
             let reusable = before.as_ref().filter(|served| {
                 same_record && Arc::ptr_eq(served.bound.loaded(), &candidate.loaded)
             });
@@ -145,8 +221,7 @@ impl Binding {
                 None => match Bound::new(&candidate.loaded, &self.provider) {
                     Ok(bound) => bound,
                     Err(error) => {
-                        self.refusal
-                            .get_or_insert_with(|| format!("{}: {error}", candidate.file));
+                        self.pass_over(&candidate, error.to_string());
                         continue;
                     }
                 },
@@ -164,7 +239,16 @@ impl Binding {
                 break;
             }
             if self.pending.is_none() {
-                self.pending = Some(self.propose(&candidate, &bound, before.as_ref()));
+                let known = before
+                    .as_ref()
+                    .map(|b| &b.bound.approval().permissions)
+                    .or_else(|| self.approved_last());
+                self.pending = Some(propose(&self.provider, &candidate, &bound, known));
+            }
+        }
+        for over in &self.passed_over {
+            if !before_over.contains(over) {
+                tracing::warn!(provider = %self.provider.name, file = over.file, reason = over.reason, "this version does not serve the provider");
             }
         }
         if let Some(proposal) = self
@@ -176,6 +260,15 @@ impl Binding {
                 proposal: Box::new(proposal.clone()),
             });
         }
+    }
+
+    fn pass_over(&mut self, candidate: &Candidate, reason: String) {
+        self.passed_over.push(PassedOver {
+            file: candidate.file.clone(),
+            version: candidate.loaded.version.clone(),
+            digest: candidate.loaded.digest,
+            reason,
+        });
     }
 
     /// The candidates, newest first, with what serves now among them: after
@@ -205,7 +298,7 @@ impl Binding {
     /// Whether this may serve: `Some(false)` if it was approved, `Some(true)`
     /// if an approval of another version covers it.
     fn leave(&self, wanted: &Approval) -> Option<bool> {
-        let known = || self.approvals.iter().chain(&self.automatic);
+        let known = || self.terms.approvals.iter().chain(&self.automatic);
         if known().any(|a| a == wanted) {
             return Some(false);
         }
@@ -235,18 +328,33 @@ impl Binding {
         self.serving = Some(served);
     }
 
-    fn propose(&self, candidate: &Candidate, bound: &Bound, before: Option<&Served>) -> Proposal {
-        let approval = bound.approval().clone();
-        let known = before
-            .map(|b| &b.bound.approval().permissions)
-            .or_else(|| self.approvals.last().map(|a| &a.permissions));
-        Proposal {
-            provider: self.provider.name.clone(),
-            preset: self.provider.preset.clone(),
-            file: candidate.file.clone(),
-            version: candidate.loaded.version.clone(),
-            difference: PermissionSet::difference(known, &approval.permissions),
-            approval,
-        }
+    /// What a proposal is compared with: what serves, or else what was
+    /// approved last.
+    fn known(&self) -> Option<&PermissionSet> {
+        let serving = self.serving.as_ref();
+        serving
+            .map(|s| &s.bound.approval().permissions)
+            .or_else(|| self.approved_last())
+    }
+
+    fn approved_last(&self) -> Option<&PermissionSet> {
+        self.terms.approvals.last().map(|a| &a.permissions)
+    }
+}
+
+fn propose(
+    provider: &Provider,
+    candidate: &Candidate,
+    bound: &Bound,
+    known: Option<&PermissionSet>,
+) -> Proposal {
+    let approval = bound.approval().clone();
+    Proposal {
+        provider: provider.name.clone(),
+        preset: provider.preset.clone(),
+        file: candidate.file.clone(),
+        version: candidate.loaded.version.clone(),
+        difference: PermissionSet::difference(known, &approval.permissions),
+        approval,
     }
 }

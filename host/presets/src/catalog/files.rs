@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use countersign_core::names::{Digest, PresetName};
 
@@ -47,7 +47,19 @@ pub(super) fn look(dir: &Path) -> std::io::Result<Found> {
 
 /// Everything known of the directory.
 #[derive(Default)]
-pub(super) struct Files(BTreeMap<String, Known>);
+pub(super) struct Files {
+    known: BTreeMap<String, Known>,
+    /// Files that looked half-written, as they were then.
+    unsettled: BTreeMap<String, Stamp>,
+    /// What is no longer the content of any file, while somebody holds it.
+    leaving: Vec<Leaving>,
+}
+
+struct Leaving {
+    file: String,
+    entry: CatalogEntry,
+    loaded: Weak<Loaded>,
+}
 
 struct Known {
     stamp: Stamp,
@@ -57,6 +69,9 @@ struct Known {
     good: Option<SharedLoaded>,
     /// Why the content that is there now is refused.
     refusal: Option<String>,
+    /// The refusal may end without a change of the file: a disk that did not
+    /// answer.
+    passing: bool,
 }
 
 /// A version that may serve.
@@ -67,22 +82,48 @@ pub(super) struct Candidate {
 }
 
 impl Files {
-    /// Files to read: new ones, changed ones, and those named.
+    /// Files to read: new ones, changed ones, those that could not be read,
+    /// and those named.
     pub(super) fn outdated(&self, found: &Found, changed: &[String]) -> Vec<(String, Stamp)> {
         found
             .iter()
             .filter(|(file, stamp)| {
-                self.0.get(*file).is_none_or(|known| known.stamp != **stamp)
+                self.known
+                    .get(*file)
+                    .is_none_or(|known| known.stamp != **stamp || known.passing)
                     || changed.contains(file)
             })
             .map(|(file, stamp)| (file.clone(), *stamp))
             .collect()
     }
 
+    /// Whether a file that failed so may only be half-written: it has changed
+    /// since it was last looked at.
+    pub(super) fn may_be_half_written(
+        &mut self,
+        file: &str,
+        stamp: Stamp,
+        error: &LoadError,
+    ) -> bool {
+        if !matches!(error, LoadError::NotWasm | LoadError::Invalid(_)) {
+            return false;
+        }
+        if self.unsettled.get(file) == Some(&stamp) {
+            return false;
+        }
+        self.unsettled.insert(file.to_owned(), stamp);
+        true
+    }
+
+    /// Whether some file should be looked at again soon.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
     /// Whether this very content was looked at before; if so, remembers the
     /// stamp.
     pub(super) fn is_known(&mut self, file: &str, stamp: Stamp, digest: Option<Digest>) -> bool {
-        match self.0.get_mut(file) {
+        match self.known.get_mut(file) {
             Some(known) if digest.is_some() && known.digest == digest => {
                 known.stamp = stamp;
                 true
@@ -100,65 +141,95 @@ impl Files {
         result: Result<Loaded, LoadError>,
         report: &mut impl FnMut(CatalogEvent),
     ) -> bool {
-        let good = self.0.get(&file).and_then(|known| known.good.clone());
-        let (known, changed, event) = match result {
+        self.unsettled.remove(&file);
+        let before = self.known.remove(&file);
+        let (good, told) = before.map_or((None, None), |known| (known.good, known.refusal));
+        let (known, changed) = match result {
             Ok(loaded) => {
-                let changed = good.is_none_or(|good| good.digest != loaded.digest);
-                let event = CatalogEvent::Loaded {
+                let changed = good
+                    .as_ref()
+                    .is_none_or(|good| good.digest != loaded.digest);
+                report(CatalogEvent::Loaded {
                     file: file.clone(),
                     digest: loaded.digest,
+                });
+                if let Some(good) = good.filter(|_| changed) {
+                    self.leaves(&file, &good);
+                }
+                let known = Known {
+                    stamp,
+                    digest,
+                    good: Some(Arc::new(loaded)),
+                    refusal: None,
+                    passing: false,
                 };
-                (
-                    Known {
-                        stamp,
-                        digest,
-                        good: Some(Arc::new(loaded)),
-                        refusal: None,
-                    },
-                    changed,
-                    event,
-                )
+                (known, changed)
             }
             Err(error) => {
                 let reason = error.to_string();
-                let event = CatalogEvent::Refused {
-                    file: file.clone(),
-                    reason: reason.clone(),
+                if told.as_ref() != Some(&reason) {
+                    report(CatalogEvent::Refused {
+                        file: file.clone(),
+                        reason: reason.clone(),
+                    });
+                }
+                let known = Known {
+                    stamp,
+                    digest,
+                    good,
+                    refusal: Some(reason),
+                    passing: matches!(error, LoadError::Unreadable(_)),
                 };
-                (
-                    Known {
-                        stamp,
-                        digest,
-                        good,
-                        refusal: Some(reason),
-                    },
-                    false,
-                    event,
-                )
+                (known, false)
             }
         };
-        self.0.insert(file, known);
-        report(event);
+        self.known.insert(file, known);
         changed
+    }
+
+    /// Remembers a content that no file has any more, without keeping it.
+    fn leaves(&mut self, file: &str, loaded: &SharedLoaded) {
+        self.leaving.push(Leaving {
+            file: file.to_owned(),
+            entry: entry(file, loaded, None),
+            loaded: Arc::downgrade(loaded),
+        });
+    }
+
+    /// Forgets contents that nobody holds any more: their compiled code is
+    /// dropped.
+    pub(super) fn forget_drained(&mut self) {
+        self.leaving.retain(|left| {
+            let held = left.loaded.strong_count() > 0;
+            if !held {
+                tracing::info!(file = left.file, digest = ?left.entry.digest, "the last call on this version has ended; its compiled code is dropped");
+            }
+            held
+        });
     }
 
     /// Forgets files that are gone. True if there were any.
     pub(super) fn retain(&mut self, found: &Found, report: &mut impl FnMut(CatalogEvent)) -> bool {
-        let before = self.0.len();
-        self.0.retain(|file, _| {
-            let there = found.contains_key(file);
-            if !there {
-                report(CatalogEvent::Removed { file: file.clone() });
+        self.unsettled.retain(|file, _| found.contains_key(file));
+        let gone: Vec<String> = self
+            .known
+            .keys()
+            .filter(|file| !found.contains_key(*file))
+            .cloned()
+            .collect();
+        for file in &gone {
+            report(CatalogEvent::Removed { file: file.clone() });
+            if let Some(good) = self.known.remove(file).and_then(|known| known.good) {
+                self.leaves(file, &good);
             }
-            there
-        });
-        before != self.0.len()
+        }
+        !gone.is_empty()
     }
 
     /// Versions of a preset, newest first.
     pub(super) fn candidates(&self, preset: &PresetName) -> Vec<Candidate> {
         let mut candidates: Vec<Candidate> = self
-            .0
+            .known
             .iter()
             .filter_map(|(file, known)| {
                 Some(Candidate {
@@ -172,10 +243,25 @@ impl Files {
         candidates
     }
 
-    pub(super) fn list(&self) -> Vec<CatalogEntry> {
-        self.0
+    /// Every file, and what is no longer in one but still held; `serves` says
+    /// which contents serve somebody.
+    pub(super) fn list(&self, serves: impl Fn(&Digest) -> bool) -> Vec<CatalogEntry> {
+        let left = self
+            .leaving
+            .iter()
+            .filter(|left| left.loaded.strong_count() > 0)
+            .map(|left| CatalogEntry {
+                state: if left.entry.digest.as_ref().is_some_and(&serves) {
+                    FileState::Kept
+                } else {
+                    FileState::Draining
+                },
+                ..left.entry.clone()
+            });
+        self.known
             .iter()
             .map(|(file, known)| known.entry(file))
+            .chain(left)
             .collect()
     }
 
@@ -185,18 +271,40 @@ impl Files {
                 .candidates(&PresetName::parse(name_or_file).ok()?)
                 .into_iter()
                 .next()?;
-            self.0.get_key_value(&newest.file)
+            self.known.get_key_value(&newest.file)
         };
-        let (file, known) = self.0.get_key_value(name_or_file).or_else(by_name)?;
+        let (file, known) = self
+            .known
+            .get_key_value(name_or_file)
+            .or_else(by_name)
+            .or_else(|| self.newest_refused(name_or_file))?;
         Some(match &known.good {
-            Some(loaded) => inspection(file, loaded, known.refusal.as_deref()),
+            Some(loaded) => inspection(
+                file,
+                loaded,
+                known.refusal.as_deref(),
+                loaded.permissions.clone(),
+            ),
             None => Inspection {
                 entry: known.entry(file),
                 imports: vec![],
                 hooks: vec![],
+                permissions: None,
                 description: None,
             },
         })
+    }
+
+    /// Of a preset of which no file may be used, the newest.
+    fn newest_refused(&self, name: &str) -> Option<(&String, &Known)> {
+        let named = |file: &str| parse_file_name(file).ok();
+        self.known
+            .iter()
+            .filter(|(file, _)| named(file).is_some_and(|(preset, _)| preset.as_str() == name))
+            .max_by(|(a, _), (b, _)| {
+                let version = |file: &str| named(file).map(|(_, v)| v).unwrap_or_default();
+                compare_versions(&version(a), &version(b))
+            })
     }
 }
 
@@ -220,7 +328,7 @@ impl Known {
 
 /// Orders versions: numbers by value, a pre-release (`-rc.1`) before its
 /// release, the rest as text.
-pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     fn numbers(text: &str) -> Vec<u64> {
         text.split('.')
             .map(|piece| piece.parse().unwrap_or_default())

@@ -66,6 +66,8 @@ pub struct Proposal {
 /// A version that serves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Serving {
+    /// The file's name.
+    pub file: String,
     /// As the file name says.
     pub version: String,
     /// Of the component.
@@ -83,8 +85,28 @@ pub struct BindingStatus {
     pub serving: Option<Serving>,
     /// What waits.
     pub pending: Option<Proposal>,
-    /// Why a newer version than the one that serves is refused.
-    pub refusal: Option<String>,
+    /// Versions newer than the one that serves, or all if none does, and why
+    /// they do not; what waits for approval aside.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A version that does not serve a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The file's name.
+    pub file: String,
+    /// As the file name says.
+    pub version: String,
+    /// Of the component.
+    pub digest: Digest,
+    /// Why not.
+    pub reason: String,
+}
+
+impl std::fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.file, self.reason)
+    }
 }
 
 /// Whether a file can be used.
@@ -103,6 +125,12 @@ pub enum FileState {
         /// Why, and what to do.
         reason: String,
     },
+    /// It is not in the directory any more, and serves on as the last good
+    /// content until another version may.
+    Kept,
+    /// It serves nobody any more; calls that began on it finish, then its
+    /// compiled code is dropped.
+    Draining,
 }
 
 /// A file of the catalog.
@@ -133,6 +161,9 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Hooks that it exports.
     pub hooks: Vec<String>,
+    /// What it may do for a provider that adds nothing of its own, if it says
+    /// so under these settings.
+    pub permissions: Option<PermissionSet>,
     /// What it says of itself, if the settings suit it.
     pub description: Option<Description>,
 }
@@ -177,6 +208,18 @@ pub enum CatalogEvent {
         /// What waits.
         proposal: Box<Proposal>,
     },
+    /// A version failed for several users where the one before does not, and
+    /// was taken back. To be stored, or the next start tries it again.
+    RolledBack {
+        /// For whom.
+        provider: ProviderName,
+        /// What failed.
+        from: Digest,
+        /// Its version.
+        version: String,
+        /// How it failed, and for how many.
+        reason: String,
+    },
 }
 
 pub(super) fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> CatalogEntry {
@@ -198,13 +241,19 @@ pub(super) fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Catal
     }
 }
 
-pub(super) fn inspection(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Inspection {
+pub(super) fn inspection(
+    file: &str,
+    loaded: &Loaded,
+    refusal: Option<&str>,
+    permissions: Option<PermissionSet>,
+) -> Inspection {
     Inspection {
         entry: entry(file, loaded, refusal),
         imports: loaded.imports.iter().cloned().collect(),
         hooks: hook_names(loaded.guest.exported_hooks())
             .into_iter()
             .collect(),
+        permissions,
         description: loaded.description.as_ref().ok().cloned(),
     }
 }

@@ -16,6 +16,8 @@ use super::Catalog;
 const RESCAN: Duration = Duration::from_secs(2);
 /// Quiet time after a notification before the files are read.
 const QUIET: Duration = Duration::from_millis(60);
+/// Between two looks while a file may be half-written.
+const SETTLING: Duration = Duration::from_millis(400);
 /// Notifications waited out at most; then the files are read anyway.
 const MOST_WAITS: usize = 16;
 
@@ -67,8 +69,9 @@ fn notifications(
 }
 
 fn run(catalog: &Weak<Catalog>, changes: &mpsc::Receiver<Vec<String>>) {
+    let mut pause = RESCAN;
     loop {
-        let mut changed = match changes.recv_timeout(RESCAN) {
+        let mut changed = match changes.recv_timeout(pause) {
             Ok(names) => names,
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -84,6 +87,7 @@ fn run(catalog: &Weak<Catalog>, changes: &mpsc::Receiver<Vec<String>>) {
         let Some(catalog) = catalog.upgrade() else {
             return;
         };
-        catalog.scan(&changed);
+        let unsettled = catalog.scan(&changed, true);
+        pause = if unsettled { SETTLING } else { RESCAN };
     }
 }

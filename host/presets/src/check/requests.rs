@@ -11,7 +11,7 @@ use super::places::{
     REFRESH_REQUEST, REVOCATION, REVOCATION_URL, TOKEN_OWN, TOKEN_REQUEST, UPSTREAM, allow,
     carries_client_secret, is_forbidden_at_provider, is_host_pattern,
 };
-use super::{CheckError, cut};
+use super::{CheckError, at, cut};
 use crate::symbols::{SymbolError, Symbols, covers, host_of};
 
 /// Checks every template.
@@ -90,7 +90,7 @@ impl Checker<'_> {
         let mut hosts = Vec::new();
         for template in templates {
             self.template(Place { name, slots: NONE }, template)?;
-            for host in self.symbols.hosts(template).map_err(|e| wrong(name, e))? {
+            for host in self.symbols.hosts(template).map_err(|e| at(name, e))? {
                 if !is_host_pattern(&host) {
                     return Err(CheckError::Host {
                         place: name.to_owned(),
@@ -302,11 +302,7 @@ impl Checker<'_> {
         hosts: &[String],
     ) -> Result<(), CheckError> {
         self.template(place, template)?;
-        for url in self
-            .symbols
-            .urls(template)
-            .map_err(|e| wrong(place.name, e))?
-        {
+        for url in self.symbols.urls(template).map_err(|e| at(place.name, e))? {
             let bad = || CheckError::Url {
                 place: place.name.to_owned(),
                 url: cut(&url),
@@ -380,7 +376,7 @@ impl Checker<'_> {
                 Part::Literal(_) => {}
                 Part::Variable(name) => {
                     if !self.d.variables.iter().any(|v| v.name == *name) && !self.is_set(name) {
-                        return Err(wrong(place.name, SymbolError::Unknown(cut(name))));
+                        return Err(at(place.name, SymbolError::Unknown(cut(name))));
                     }
                 }
                 Part::Slot(slot) => allow(place, slot)?,
@@ -411,12 +407,5 @@ fn own(place: &str, name: &str) -> CheckError {
     CheckError::Parameter {
         place: place.to_owned(),
         name: cut(name),
-    }
-}
-
-fn wrong(place: &str, error: SymbolError) -> CheckError {
-    CheckError::Template {
-        place: place.to_owned(),
-        error,
     }
 }

@@ -201,7 +201,12 @@ mod tests {
     #[test]
     fn the_difference_says_what_was_added_removed_widened_and_narrowed() {
         let old = set(
-            &["api.example.com", "eu.example.com", "old.example.net", "*.narrow.org"],
+            &[
+                "api.example.com",
+                "eu.example.com",
+                "old.example.net",
+                "*.narrow.org",
+            ],
             &["a", "b"],
             &["arguments of search"],
         );
@@ -214,33 +219,28 @@ mod tests {
         assert_eq!(
             difference,
             PermissionDifference {
-                added: vec![
-                    "audience host new.example.net".into(),
-                    "scope c".into()
-                ],
+                added: vec!["audience host new.example.net".into(), "scope c".into()],
                 widened: vec![
                     "audience host *.example.com (was api.example.com, eu.example.com)".into(),
                     "sees arguments of every call (was arguments of search)".into(),
                 ],
                 narrowed: vec!["audience host files.narrow.org (was *.narrow.org)".into()],
-                removed: vec![
-                    "audience host old.example.net".into(),
-                    "scope a".into()
-                ],
+                removed: vec!["audience host old.example.net".into(), "scope a".into()],
             }
         );
         assert!(difference.asks_for_more());
         assert!(PermissionSet::difference(Some(&new), &new).is_empty());
-        assert_eq!(
-            PermissionSet::difference(None, &old).added.len(),
-            4 + 2 + 1
-        );
+        assert_eq!(PermissionSet::difference(None, &old).added.len(), 4 + 2 + 1);
     }
 
     #[test]
     fn an_entry_that_another_covers_changes_nothing() {
         let one = set(&["*.example.com"], &[], &[]);
-        let two = set(&["*.example.com", "api.example.com", ".example.com"], &[], &[]);
+        let two = set(
+            &["*.example.com", "api.example.com", ".example.com"],
+            &[],
+            &[],
+        );
         assert!(PermissionSet::difference(Some(&one), &two).is_empty());
         assert!(PermissionSet::difference(Some(&two), &one).is_empty());
         assert!(two.is_same_or_narrower(&one) && one.is_same_or_narrower(&two));
@@ -293,8 +293,15 @@ mod tests {
 
     fn any_set() -> impl Strategy<Value = PermissionSet> {
         let host = prop::sample::select(vec![
-            "a.com", "*.a.com", ".a.com", "x.a.com", "y.x.a.com", "*.x.a.com", "a.com:8443",
-            "a.com:*", "b.org",
+            "a.com",
+            "*.a.com",
+            ".a.com",
+            "x.a.com",
+            "y.x.a.com",
+            "*.x.a.com",
+            "a.com:8443",
+            "a.com:*",
+            "b.org",
         ]);
         let sight = prop::sample::select(vec![
             EVERY_CALL,

@@ -28,11 +28,7 @@ pub(super) fn of(d: &Description, arguments_of: &[String]) -> BTreeSet<String> {
         }
     }
     for metadata in &d.metadata {
-        let (at, kind, name) = (
-            &metadata.pointer,
-            kind_of(&metadata.kind),
-            &metadata.name,
-        );
+        let (at, kind, name) = (&metadata.pointer, kind_of(&metadata.kind), &metadata.name);
         sees.insert(format!("token answer at {at} as {kind} (fact {name})"));
     }
     for variable in &d.variables {
@@ -52,7 +48,10 @@ pub(super) fn of(d: &Description, arguments_of: &[String]) -> BTreeSet<String> {
         sees.insert(format!("{from} as {kind} (variable {name})"));
     }
     if let Some(identity) = &d.identity {
-        sees.insert(format!("identity answer at {} (account identifier)", identity.id));
+        sees.insert(format!(
+            "identity answer at {} (account identifier)",
+            identity.id
+        ));
         for label in &identity.label {
             sees.insert(format!("identity answer at {label} (account name)"));
         }
