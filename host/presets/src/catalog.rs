@@ -30,7 +30,7 @@ mod suspects;
 mod watch;
 
 use bindings::Bindings;
-pub(crate) use files::compare_versions;
+pub use files::compare_versions;
 use files::{Candidate, Files};
 use report::inspection;
 pub use report::{

@@ -36,11 +36,11 @@ pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;
 pub use catalog::{
     BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FaultReport, FileState,
-    Inspection, OpenError, PassedOver, Proposal, Serving, inspect_file,
+    Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions, inspect_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};
-pub use load::{LARGEST_COMPONENT, LoadError};
+pub use load::{LARGEST_COMPONENT, LoadError, is_version};
 pub use permissions::{PermissionDifference, PermissionSet};
 pub use symbols::SymbolError;
 pub use terms::Terms;

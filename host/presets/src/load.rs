@@ -114,16 +114,22 @@ pub(crate) fn parse_file_name(file: &str) -> Result<(PresetName, String), LoadEr
         .map(|(i, _)| (&stem[..i], &stem[i + 1..]))
         .find(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
         .ok_or_else(bad)?;
-    let good = version.len() <= 64
-        && version
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b".-+_".contains(&b));
     let name = PresetName::parse(name).map_err(|_| bad())?;
-    if good {
+    if is_version(version) {
         Ok((name, version.to_owned()))
     } else {
         Err(bad())
     }
+}
+
+/// Whether this can be a version in a file name: `1.2.0`, `2`, `1.0.0-rc.1`.
+#[must_use]
+pub fn is_version(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_digit())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-+_".contains(&b))
 }
 
 /// Reads a file of at most [`LARGEST_COMPONENT`] bytes.

@@ -27,7 +27,8 @@ pub struct Terms {
 
 impl Terms {
     /// Why this content may not serve, whatever was approved.
-    pub(crate) fn forbid(&self, version: &str, digest: &Digest) -> Option<String> {
+    #[must_use]
+    pub fn forbid(&self, version: &str, digest: &Digest) -> Option<String> {
         if self.revoked.contains(digest) {
             return Some("its digest is revoked".into());
         }

@@ -35,7 +35,7 @@ use output::Printer;
     propagate_version = true,
     arg_required_else_help = true
 )]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage.")]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 differences found.")]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -170,7 +170,7 @@ pub fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("countersign: {error}");
             ExitCode::FAILURE
@@ -178,21 +178,26 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<(), CliError> {
+async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let Cli { global, verb } = cli;
     let printer = Printer::new(global.output);
-    match verb {
-        Verb::Init(args) => return init(args, &printer).await,
-        Verb::Serve => return serve(&global).await,
-        Verb::Check => return check::run(&global.config, &printer).await,
-        Verb::Login => return login::login(&global, &printer).await,
-        Verb::Logout => return login::logout(&global, &printer).await,
-        Verb::Preset(verb) => return verb.run(&global, &printer).await,
-        verb => verb.over_rest(&Client::of(&global).await?, &printer).await,
-    }
+    verb.run(&global, &printer).await?;
+    Ok(printer.exit_code())
 }
 
 impl Verb {
+    async fn run(self, global: &Global, printer: &Printer) -> Result<(), CliError> {
+        match self {
+            Self::Init(args) => init(args, printer).await,
+            Self::Serve => serve(global).await,
+            Self::Check => check::run(&global.config, printer).await,
+            Self::Login => login::login(global, printer).await,
+            Self::Logout => login::logout(global, printer).await,
+            Self::Preset(verb) => verb.run(global, printer).await,
+            verb => verb.over_rest(&Client::of(global).await?, printer).await,
+        }
+    }
+
     async fn over_rest(self, client: &Client, printer: &Printer) -> Result<(), CliError> {
         match self {
             Self::Provider(verb) => verb.run(client, printer).await,

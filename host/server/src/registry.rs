@@ -35,11 +35,13 @@ mod text;
 
 pub use address::AddressRules;
 pub use patch::{from_json, strict_json};
-pub use presets::{Approved, PresetHost, PresetView};
+pub use presets::{
+    Approved, BindingView, Chosen, PassedOverView, PresetHost, PresetView, Rules, WaitingView,
+};
 pub use provider::ProviderInput;
 pub use refusal::Refusal;
 pub use server::{AuthInput, InjectionInput, ServerInput, ToolsInput};
-pub use snapshot::{ApprovalRecord, Enablement, SecretFacts, Snapshot, Stored};
+pub use snapshot::{ApprovalRecord, Choice, Enablement, SecretFacts, SetAside, Snapshot, Stored};
 
 /// The registry; one per process.
 pub struct Registry {
@@ -47,6 +49,9 @@ pub struct Registry {
     addresses: AddressRules,
     signatures: Signatures,
     presets: Arc<dyn PresetHost>,
+    /// Proposals that somebody was shown, newest last, to say what changed
+    /// since.
+    shown: std::sync::Mutex<std::collections::VecDeque<countersign_presets::Proposal>>,
     snapshot: ArcSwap<Snapshot>,
     /// One change at a time in this process, so that checks against the
     /// snapshot still hold when the write happens; other processes are kept
@@ -75,6 +80,7 @@ impl Registry {
             },
             signatures: config.presets.signatures,
             presets,
+            shown: std::sync::Mutex::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
             writing: tokio::sync::Mutex::new(()),
         });

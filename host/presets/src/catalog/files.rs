@@ -328,7 +328,8 @@ impl Known {
 
 /// Orders versions: numbers by value, a pre-release (`-rc.1`) before its
 /// release, the rest as text.
-pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
+#[must_use]
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
     fn numbers(text: &str) -> Vec<u64> {
         text.split('.')
             .map(|piece| piece.parse().unwrap_or_default())

@@ -122,6 +122,8 @@ async fn presets(config: &Config) -> Vec<Finding> {
     for entry in entries {
         match entry.state {
             FileState::Loaded | FileState::NeedsSettings { .. } => loaded += 1,
+            // Only in a running host.
+            FileState::Kept | FileState::Draining => {}
             FileState::Refused { reason } => {
                 findings.push(finding(false, format!("{}: {reason}", entry.file)))
             }

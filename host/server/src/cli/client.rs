@@ -88,6 +88,15 @@ impl Client {
         self.send(reqwest::Method::GET, path, &[], None).await
     }
 
+    /// One thing, looked at in some way.
+    pub(super) async fn get_with(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Value, CliError> {
+        self.send(reqwest::Method::GET, path, query, None).await
+    }
+
     /// All pages of a list as one list document.
     pub(super) async fn list(
         &self,
@@ -126,7 +135,7 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<Value, CliError> {
-        self.send(reqwest::Method::GET, path, query, None).await
+        self.get_with(path, query).await
     }
 
     pub(super) async fn post(

@@ -1,6 +1,8 @@
 //! Printing: aligned tables for people, JSON for programs.
 
 use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_core::time::Timestamp;
 use serde::Serialize;
@@ -11,11 +13,29 @@ use super::{CliError, OutputFormat};
 /// Prints results to standard output.
 pub(super) struct Printer {
     format: OutputFormat,
+    differs: AtomicBool,
 }
 
 impl Printer {
     pub(super) fn new(format: OutputFormat) -> Self {
-        Self { format }
+        Self {
+            format,
+            differs: AtomicBool::new(false),
+        }
+    }
+
+    /// What was compared differs: the command ends with 3.
+    pub(super) fn differs(&self) {
+        self.differs.store(true, Ordering::Relaxed);
+    }
+
+    /// The exit code of a command that did its work.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.differs.load(Ordering::Relaxed) {
+            ExitCode::from(3)
+        } else {
+            ExitCode::SUCCESS
+        }
     }
 
     /// One result: as JSON, or in words.
@@ -120,7 +140,7 @@ fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
 }
 
 /// One cell.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::Bool(true) => "yes".into(),

@@ -8,9 +8,11 @@ use super::providers::Filter;
 use super::{CliError, Global};
 
 mod approve;
+mod diff;
 mod enable;
 mod inspect;
 mod list;
+mod versions;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -22,8 +24,20 @@ pub(super) enum Verb {
     Enable(enable::Name),
     /// Take a preset away from its providers
     Disable(enable::Name),
-    /// Approve what a preset asks for, as it is now
+    /// Show what a version may do that another may not; takes files, too. Ends with 3 if they differ
+    Diff(diff::DiffArgs),
+    /// Approve what a preset asks for
     Approve(approve::ApproveArgs),
+    /// Go back to the version before and stay there
+    Rollback(versions::RollbackArgs),
+    /// Choose the version that serves
+    Pin(versions::PinArgs),
+    /// Follow the newest approved version again, also one that was gone back from
+    Unpin(versions::UnpinArgs),
+    /// Let no version older than this serve anybody
+    Floor(versions::FloorArgs),
+    /// Never let a content serve again, whoever approved it
+    Revoke(versions::RevokeArgs),
 }
 
 impl Verb {
@@ -31,6 +45,7 @@ impl Verb {
         match self {
             // These work without a host.
             Self::Inspect(args) if args.is_file() => inspect::file(&args, printer).await,
+            Self::Diff(args) if args.is_local() => diff::local(&args, printer).await,
             verb => verb.over_rest(&Client::of(global).await?, printer).await,
         }
     }
@@ -41,7 +56,13 @@ impl Verb {
             Self::Inspect(args) => inspect::of_the_host(&args, client, printer).await,
             Self::Enable(name) => enable::run(&name, true, client, printer).await,
             Self::Disable(name) => enable::run(&name, false, client, printer).await,
+            Self::Diff(args) => diff::run(&args, client, printer).await,
             Self::Approve(args) => approve::run(args, client, printer).await,
+            Self::Rollback(args) => versions::rollback(args, client, printer).await,
+            Self::Pin(args) => versions::pin(args, client, printer).await,
+            Self::Unpin(args) => versions::unpin(args, client, printer).await,
+            Self::Floor(args) => versions::floor(&args, client, printer).await,
+            Self::Revoke(args) => versions::revoke(&args, client, printer).await,
         }
     }
 }

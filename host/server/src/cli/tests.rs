@@ -24,6 +24,9 @@ fn help_is_what_it_was() {
         &["secret", "set"],
         &["token", "create"],
         &["preset"],
+        &["preset", "approve"],
+        &["preset", "diff"],
+        &["preset", "rollback"],
     ] {
         let mut at = &mut command;
         for name in path {
@@ -53,6 +56,9 @@ fn a_usage_error_exits_with_2() {
         "token create --name x --kind other",
         "audit list --limit 0",
         "preset approve",
+        "preset diff",
+        "preset pin generic",
+        "preset rollback",
         "policy list",
         "--output yaml whoami",
         "nonsense",

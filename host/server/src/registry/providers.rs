@@ -11,7 +11,7 @@ use countersign_core::time::Timestamp;
 use serde_json::{Map, Value};
 
 use super::provider::{ProviderInput, Surroundings, check, moves_secret};
-use super::{Refusal, Registry, Snapshot, changed_fields, patch};
+use super::{Choice, Refusal, Registry, Snapshot, changed_fields, patch};
 
 /// Records deleted in one write, so that no batch grows without bound.
 const BATCH: usize = 100;
@@ -147,6 +147,9 @@ impl Registry {
             )];
             for approval in snapshot.approvals.get(&provider.name).into_iter().flatten() {
                 writes.push(delete(approval.value.key(), Expect::Anything));
+            }
+            if snapshot.choices.contains_key(&provider.name) {
+                writes.push(delete(Choice::key(&provider.name), Expect::Anything));
             }
             self.world.records.write(writes).await?;
             self.refresh().await?;

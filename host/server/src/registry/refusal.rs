@@ -70,6 +70,12 @@ pub enum Refusal {
     /// The preset is in the catalog, but an administrator has not enabled it.
     #[error("preset {0} is not enabled; run `countersign preset enable {0}` first")]
     PresetNotEnabled(String),
+    /// What was looked at is not what there is now.
+    #[error("{0}")]
+    Changed(String),
+    /// A version of a preset that nobody has approved as it is now.
+    #[error("{0}")]
+    NotApproved(String),
     /// The configuration forbids it.
     #[error("{0}")]
     Forbidden(String),
@@ -129,6 +135,8 @@ impl Refusal {
             Self::Immutable { .. } => "immutable",
             Self::InUse { .. } => "in-use",
             Self::PresetNotEnabled(_) => "preset-not-enabled",
+            Self::Changed(_) => "changed",
+            Self::NotApproved(_) => "not-approved",
             Self::Forbidden(_) => "forbidden-by-configuration",
             Self::Permission(_) => "permission-missing",
             Self::Conflict => "conflict",
@@ -146,6 +154,8 @@ impl Refusal {
             Self::Exists { .. }
             | Self::InUse { .. }
             | Self::PresetNotEnabled(_)
+            | Self::Changed(_)
+            | Self::NotApproved(_)
             | Self::Forbidden(_)
             | Self::Conflict => 409,
             Self::Store(StoreError::TooLarge { .. }) => 400,

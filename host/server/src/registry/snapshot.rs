@@ -1,15 +1,15 @@
 //! All that is registered, as the hot path reads it: one pointer load.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use countersign_core::hosts::HostPattern;
-use countersign_core::names::{PresetName, ProviderName, SecretName, ServerName, UserName};
-use countersign_core::ports::{Kind, Records, Revision, StoreError, parse};
+use countersign_core::names::{Digest, PresetName, ProviderName, SecretName, ServerName, UserName};
+use countersign_core::ports::{Kind, RecordKey, Records, Revision, StoreError, parse};
 use countersign_core::provider::Provider;
 use countersign_core::server::Server;
 use countersign_core::time::Timestamp;
-use countersign_presets::Approval;
+use countersign_presets::{Approval, Terms};
 use serde::{Deserialize, Serialize};
 
 /// A record with the revision that a change must name.
@@ -41,10 +41,55 @@ pub struct Enablement {
     pub preset: PresetName,
     /// Whether providers may use it.
     pub enabled: bool,
+    /// No version older than this serves anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
+    /// Contents that serve nobody, ever.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked: BTreeSet<Digest>,
     /// Who said so.
     pub by: UserName,
     /// When.
     pub at: Timestamp,
+}
+
+/// Which version one provider is served by, where it is not simply the newest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Which provider.
+    pub provider: ProviderName,
+    /// Of which preset.
+    pub preset: PresetName,
+    /// The version that was chosen; none follows the newest.
+    pub version: Option<String>,
+    /// What was gone back from after faults, newest last.
+    pub set_aside: Vec<SetAside>,
+    /// When it was last changed.
+    pub at: Timestamp,
+}
+
+/// A version that failed where the one before does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Of the component.
+    pub digest: Digest,
+    /// As the file name says.
+    pub version: String,
+    /// How it failed, and for how many.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Choice {
+    /// The last part of its key; approvals have hashes there.
+    const NAME: &str = "choice";
+
+    /// Where it is kept: listed by its provider.
+    #[must_use]
+    pub fn key(provider: &ProviderName) -> RecordKey {
+        RecordKey::within(Kind::Preset, provider.as_str(), Self::NAME)
+    }
 }
 
 /// What one provider's preset was approved to do.
@@ -77,6 +122,8 @@ pub struct Snapshot {
     pub enablements: BTreeMap<PresetName, Stored<Enablement>>,
     /// Approvals by provider, oldest first.
     pub approvals: HashMap<ProviderName, Vec<Stored<ApprovalRecord>>>,
+    /// Chosen versions by provider.
+    pub choices: HashMap<ProviderName, Stored<Choice>>,
 }
 
 impl Snapshot {
@@ -101,12 +148,16 @@ impl Snapshot {
             this.secrets
                 .insert(value.name.clone(), stored(value, record.revision));
         }
-        // Enablements are listed with all of their kind, approvals by provider.
+        // Enablements are listed with all of their kind, the rest by provider.
         for record in records.list(Kind::Preset, None).await? {
             if record.key.partition.is_empty() {
                 let value: Enablement = parse(&record)?;
                 this.enablements
                     .insert(value.preset.clone(), stored(value, record.revision));
+            } else if record.key.name == Choice::NAME {
+                let value: Choice = parse(&record)?;
+                this.choices
+                    .insert(value.provider.clone(), stored(value, record.revision));
             } else {
                 let value: ApprovalRecord = parse(&record)?;
                 this.approvals
@@ -141,11 +192,33 @@ impl Snapshot {
             .is_some_and(|e| e.value.enabled)
     }
 
-    /// What was approved for a provider.
+    /// Which versions of its preset may serve a provider.
     #[must_use]
-    pub fn approvals_of(&self, provider: &ProviderName) -> Vec<Approval> {
-        let records = self.approvals.get(provider).map_or(&[][..], Vec::as_slice);
-        records.iter().map(|s| s.value.approval.clone()).collect()
+    pub fn terms_of(&self, provider: &Provider) -> Terms {
+        let approvals = self.approvals.get(&provider.name);
+        let rules = self.enablements.get(&provider.preset).map(|e| &*e.value);
+        let choice = self.choice(&provider.name, &provider.preset);
+        Terms {
+            approvals: approvals
+                .map_or(&[][..], Vec::as_slice)
+                .iter()
+                .map(|s| s.value.approval.clone())
+                .collect(),
+            pinned: choice.and_then(|c| c.version.clone()),
+            floor: rules.and_then(|r| r.floor.clone()),
+            revoked: rules.map(|r| r.revoked.clone()).unwrap_or_default(),
+            set_aside: choice
+                .map(|c| c.set_aside.iter().map(|s| s.digest).collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What was chosen for a provider; a choice for another preset, which the
+    /// provider had before, counts no more.
+    #[must_use]
+    pub fn choice(&self, provider: &ProviderName, preset: &PresetName) -> Option<&Choice> {
+        let choice = &self.choices.get(provider)?.value;
+        (choice.preset == *preset).then_some(&**choice)
     }
 
     /// Servers attached to a provider, in order of name.

@@ -12,8 +12,8 @@ use countersign_core::preset::{
 use countersign_core::provider::Provider;
 use countersign_core::scope::ScopeSet;
 use countersign_presets::{
-    Approval, BindError, CatalogEntry, FileState, Inspection, PermissionDifference, PermissionSet,
-    Proposal,
+    Approval, BindError, BindingStatus, CatalogEntry, FileState, Inspection, PermissionDifference,
+    PermissionSet, Proposal, Serving, Terms,
 };
 
 use super::PresetHost;
@@ -178,15 +178,33 @@ impl FakePresets {
 }
 
 impl PresetHost for FakePresets {
-    fn bind(
-        &self,
-        provider: &Provider,
-        approvals: &[Approval],
-    ) -> Result<Arc<dyn Preset>, BindError> {
+    fn bind(&self, provider: &Provider, terms: Terms) -> Result<Arc<dyn Preset>, BindError> {
+        let proposal = self.propose(provider, None)?;
         let mut state = self.state();
-        let Some(description) = state.descriptions.get(provider.preset.as_str()).cloned() else {
+        if terms.approvals.contains(&proposal.approval) {
+            let description = state.descriptions.get(provider.preset.as_str()).cloned();
+            let preset: Arc<dyn Preset> = Arc::new(FakePreset(
+                proposal.approval.digest,
+                description.ok_or_else(|| BindError::Unknown(provider.preset.clone()))?,
+            ));
+            state
+                .serving
+                .insert(provider.name.clone(), Arc::clone(&preset));
+            state.pending.remove(&provider.name);
+            return Ok(preset);
+        }
+        state.serving.remove(&provider.name);
+        state
+            .pending
+            .insert(provider.name.clone(), proposal.clone());
+        Err(BindError::NeedsApproval(Box::new(proposal)))
+    }
+
+    fn propose(&self, provider: &Provider, _: Option<&str>) -> Result<Proposal, BindError> {
+        let state = self.state();
+        if !state.descriptions.contains_key(provider.preset.as_str()) {
             return Err(BindError::Unknown(provider.preset.clone()));
-        };
+        }
         if provider.settings.contains_key("bad") {
             let (preset, reason) = (
                 provider.preset.clone(),
@@ -213,15 +231,7 @@ impl PresetHost for FakePresets {
                 ..PermissionSet::default()
             },
         };
-        if approvals.contains(&approval) {
-            let preset: Arc<dyn Preset> = Arc::new(FakePreset(digest, description));
-            state
-                .serving
-                .insert(provider.name.clone(), Arc::clone(&preset));
-            state.pending.remove(&provider.name);
-            return Ok(preset);
-        }
-        let proposal = Proposal {
+        Ok(Proposal {
             provider: provider.name.clone(),
             preset: provider.preset.clone(),
             file: format!("{}-1.0.0.wasm", provider.preset),
@@ -229,14 +239,9 @@ impl PresetHost for FakePresets {
             approval,
             difference: PermissionDifference {
                 added,
-                removed: Vec::new(),
+                ..PermissionDifference::default()
             },
-        };
-        state.serving.remove(&provider.name);
-        state
-            .pending
-            .insert(provider.name.clone(), proposal.clone());
-        Err(BindError::NeedsApproval(Box::new(proposal)))
+        })
     }
 
     fn unbind(&self, provider: &ProviderName) {
@@ -249,8 +254,27 @@ impl PresetHost for FakePresets {
         self.state().serving.get(provider).cloned()
     }
 
-    fn pending(&self, provider: &ProviderName) -> Option<Proposal> {
-        self.state().pending.get(provider).cloned()
+    fn binding(&self, provider: &ProviderName) -> Option<BindingStatus> {
+        let state = self.state();
+        let pending = state.pending.get(provider).cloned();
+        let serving = state.serving.get(provider);
+        let preset = PresetName::parse(match (serving, &pending) {
+            (Some(preset), _) => &preset.description().name,
+            (None, Some(proposal)) => proposal.preset.as_str(),
+            (None, None) => return None,
+        });
+        let preset = preset.ok()?;
+        Some(BindingStatus {
+            serving: serving.map(|s| Serving {
+                file: format!("{preset}-1.0.0.wasm"),
+                version: "1.0.0".into(),
+                digest: s.digest(),
+                permissions: PermissionSet::default(),
+            }),
+            preset,
+            pending,
+            passed_over: Vec::new(),
+        })
     }
 
     fn list(&self) -> Vec<CatalogEntry> {
@@ -276,6 +300,7 @@ impl PresetHost for FakePresets {
             entry: Self::entry(name, refused),
             imports: Vec::new(),
             hooks: Vec::new(),
+            permissions: None,
             description,
         })
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::CliError;
 use crate::cli::client::Client;
-use crate::cli::output::Printer;
+use crate::cli::output::{Printer, text};
 use crate::cli::providers::put_text;
 
 #[derive(Debug, Args)]
@@ -15,6 +15,10 @@ pub(in crate::cli) struct ApproveArgs {
     /// Only for this provider
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
+    /// Only what has this hash, as `preset inspect` and `preset diff` show it: what you looked at, and
+    /// nothing that came since
+    #[arg(long, value_name = "HASH")]
+    hash: Option<String>,
 }
 
 pub(super) async fn run(
@@ -24,6 +28,7 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let mut body = Map::new();
     put_text(&mut body, "provider", args.provider);
+    put_text(&mut body, "hash", args.hash);
     let done = client
         .post(&["presets", &args.name, "approve"], body)
         .await?;
@@ -47,18 +52,25 @@ fn approved_in_words(done: &Value) -> String {
             field("version"),
             field("hash")
         ));
-        for (sign, list) in [("+", "added"), ("-", "removed")] {
-            let entries = one
-                .get(list)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            lines.extend(
-                entries
-                    .filter_map(Value::as_str)
-                    .map(|e| format!("  {sign} {e}")),
-            );
-        }
+        lines.extend(difference_lines(one));
     }
     lines.join("\n")
+}
+
+/// The entries of a difference, each with its sign: `+` added, `>` widened,
+/// `<` narrowed, `-` removed.
+pub(super) fn difference_lines(difference: &Value) -> Vec<String> {
+    let lists = [
+        ("+", "added"),
+        (">", "widened"),
+        ("<", "narrowed"),
+        ("-", "removed"),
+    ];
+    let mut lines = Vec::new();
+    for (sign, list) in lists {
+        let entries = difference.get(list).and_then(Value::as_array);
+        let entries = entries.into_iter().flatten();
+        lines.extend(entries.map(|e| format!("  {sign} {}", text(e))));
+    }
+    lines
 }

@@ -3,16 +3,28 @@
 use std::path::Path;
 
 use clap::Args;
+use countersign_presets::{EngineConfig, Inspection, PermissionSet};
 use serde_json::{Map, Value};
 
 use crate::cli::CliError;
 use crate::cli::client::Client;
-use crate::cli::output::Printer;
+use crate::cli::output::{Printer, cell, text};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
     /// A preset of the host's catalog, or the path of a .wasm file here
     name: String,
+    /// Settings to look at a file under, a JSON object
+    #[arg(
+        long,
+        value_name = "JSON",
+        default_value = "{}",
+        hide_default_value = true
+    )]
+    settings: String,
+    /// Resolve what a preset of the host may do for this provider's record
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Option<String>,
 }
 
 impl InspectArgs {
@@ -22,21 +34,25 @@ impl InspectArgs {
     }
 }
 
+/// Looks at a component under these settings.
+pub(super) async fn look_at(
+    path: &str,
+    settings: Map<String, Value>,
+) -> Result<Inspection, CliError> {
+    let file = Path::new(path).to_owned();
+    // Compiling blocks.
+    let looked = tokio::task::spawn_blocking(move || {
+        countersign_presets::inspect_file(&file, &settings, EngineConfig::default())
+    });
+    let looked = looked.await.map_err(CliError::new)?;
+    looked.map_err(|e| CliError(format!("{path}: {e}")))
+}
+
 /// Inspects a component without a host.
 pub(super) async fn file(args: &InspectArgs, printer: &Printer) -> Result<(), CliError> {
-    let path = Path::new(&args.name).to_owned();
-    // Compiling blocks.
-    let inspection = tokio::task::spawn_blocking(move || {
-        countersign_presets::inspect_file(
-            &path,
-            &Map::new(),
-            countersign_presets::EngineConfig::default(),
-        )
-    });
-    let inspection = inspection
-        .await
-        .map_err(CliError::new)?
-        .map_err(CliError::new)?;
+    let settings = crate::registry::strict_json(args.settings.as_bytes())
+        .map_err(|e| CliError(format!("--settings: {e}")))?;
+    let inspection = look_at(&args.name, settings).await?;
     let value = serde_json::to_value(&inspection).map_err(CliError::new)?;
     show(&value, printer)
 }
@@ -46,33 +62,87 @@ pub(super) async fn of_the_host(
     client: &Client,
     printer: &Printer,
 ) -> Result<(), CliError> {
-    show(&client.get(&["presets", &args.name]).await?, printer)
+    let mut query = Vec::new();
+    if let Some(provider) = &args.provider {
+        query.push(("provider", provider.clone()));
+    }
+    let found = client.get_with(&["presets", &args.name], &query).await?;
+    show(&found, printer)
 }
 
-/// The short facts first, then the description as it is.
+/// The short facts first, then what it may do and for whom, then the
+/// description as it is.
 fn show(preset: &Value, printer: &Printer) -> Result<(), CliError> {
-    let mut facts = preset.clone();
-    let description = facts
-        .as_object_mut()
-        .and_then(|f| f.shift_remove("description"))
-        .unwrap_or_default();
-    if description.is_null() {
-        return printer.fields(preset);
-    }
     printer.value(preset, || {
+        let mut facts = preset.as_object().cloned().unwrap_or_default();
+        let mut take = |name: &str| facts.shift_remove(name).unwrap_or_default();
+        let (description, permissions, bindings) =
+            (take("description"), take("permissions"), take("bindings"));
+        let width = facts.keys().map(|n| n.chars().count()).max().unwrap_or(0);
         let rows = facts
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| {
-                format!(
-                    "{name}: {}",
-                    value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned)
-                )
-            });
-        let text = serde_json::to_string_pretty(&description).unwrap_or_default();
-        format!("{}\n\n{text}", rows.collect::<Vec<_>>().join("\n"))
+            .iter()
+            .map(|(name, value)| format!("{name:<width$}  {}", text(value)));
+        let mut blocks = vec![rows.collect::<Vec<_>>().join("\n")];
+        if let Ok(set) = serde_json::from_value::<PermissionSet>(permissions) {
+            blocks.push(format!("It may:\n{}", in_words(&set)));
+        }
+        for binding in bindings.as_array().into_iter().flatten() {
+            blocks.push(binding_in_words(&cell(preset, "name"), binding));
+        }
+        if !description.is_null() {
+            blocks.push(serde_json::to_string_pretty(&description).unwrap_or_default());
+        }
+        blocks.join("\n\n")
     })
+}
+
+/// One line for each kind that has entries.
+fn in_words(set: &PermissionSet) -> String {
+    let kinds: Vec<_> = set.kinds().filter(|(_, e)| !e.is_empty()).collect();
+    if kinds.is_empty() {
+        return "  nothing".into();
+    }
+    let width = kinds.iter().map(|(kind, _)| kind.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for (kind, entries) in kinds {
+        let mut kind = kind;
+        for entry in entries {
+            lines.push(format!(
+                "  {kind:<width$}  {}",
+                text(&entry.as_str().into())
+            ));
+            kind = "";
+        }
+    }
+    lines.join("\n")
+}
+
+fn binding_in_words(preset: &str, binding: &Value) -> String {
+    let mut lines = Vec::new();
+    if binding.get("waiting").is_some_and(|w| !w.is_null()) {
+        lines.push(super::diff::waits(preset, binding));
+    } else {
+        let version = match cell(binding, "version") {
+            version if version == "-" => "no version".into(),
+            version => version,
+        };
+        lines.push(format!(
+            "Provider {}: {version} serves",
+            cell(binding, "provider")
+        ));
+    }
+    for (name, said) in [
+        ("pinned", "  pinned to"),
+        ("set_aside", "  gone back from"),
+        ("refusals", "  not serving"),
+    ] {
+        match binding.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(list)) => {
+                lines.extend(list.iter().map(|one| format!("{said}: {}", text(one))));
+            }
+            Some(one) => lines.push(format!("{said} {}", text(one))),
+        }
+    }
+    lines.join("\n")
 }

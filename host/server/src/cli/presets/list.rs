@@ -1,8 +1,10 @@
 //! `preset list`
 
+use serde_json::Value;
+
 use crate::cli::CliError;
 use crate::cli::client::Client;
-use crate::cli::output::Printer;
+use crate::cli::output::{Printer, cell, text};
 use crate::cli::providers::Filter;
 
 pub(super) async fn run(
@@ -11,16 +13,45 @@ pub(super) async fn run(
     printer: &Printer,
 ) -> Result<(), CliError> {
     let list = client.list(&["presets"], &filter.query()).await?;
-    let columns = [
-        ("NAME", "name"),
-        ("VERSION", "version"),
-        ("STATE", "state"),
-        ("ENABLED", "enabled"),
-        ("USED BY", "providers"),
-        ("WAITING", "waiting"),
-        ("REASON", "reason"),
+    let heads = [
+        "NAME", "VERSION", "STATE", "ENABLED", "USED BY", "SERVES", "WAITING", "REASON",
     ];
+    let row = |item: &Value| {
+        let paths = [
+            "name",
+            "version",
+            "state",
+            "enabled",
+            "providers",
+            "serving",
+            "waiting",
+        ];
+        let mut cells: Vec<String> = paths.iter().map(|path| cell(item, path)).collect();
+        cells.push(reasons(item));
+        cells
+    };
     let empty = "The catalog is empty. Put NAME-VERSION.wasm files into the host's catalog folder \
                  (`cargo xtask presets` builds them).";
-    printer.list(&list, &columns, empty)
+    printer.rows(&list, &heads, row, empty)
+}
+
+/// Why a version is refused, or does not serve somebody.
+fn reasons(item: &Value) -> String {
+    let mut reasons = Vec::new();
+    if let Some(reason) = item.get("reason") {
+        reasons.push(text(reason));
+    }
+    let over = item.get("passed_over").and_then(Value::as_array);
+    for one in over.into_iter().flatten() {
+        reasons.push(format!(
+            "{}: {}",
+            cell(one, "provider"),
+            cell(one, "reason")
+        ));
+    }
+    if reasons.is_empty() {
+        "-".into()
+    } else {
+        reasons.join("; ")
+    }
 }

@@ -27,6 +27,8 @@ use crate::config::Config;
 use crate::registry::Registry;
 use crate::registry::testing::FakePresets;
 
+mod presets;
+
 const CONFIG: &str = r#"
 [server]
 listen = "127.0.0.1:8700"

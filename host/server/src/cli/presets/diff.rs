@@ -1,0 +1,187 @@
+//! `preset diff`: what one version may do that another may not.
+
+use std::path::Path;
+
+use clap::Args;
+use countersign_presets::{PermissionDifference, PermissionSet};
+use serde_json::{Map, Value, json};
+
+use super::approve::difference_lines;
+use super::inspect;
+use crate::cli::CliError;
+use crate::cli::client::Client;
+use crate::cli::output::{Printer, cell};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DiffArgs {
+    /// A preset or a file of the host's catalog, or the path of a .wasm file here
+    old: String,
+    /// The same; if absent, what waits is compared with what serves
+    new: Option<String>,
+    /// Resolve names for this provider's record
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Option<String>,
+    /// Settings to look at files under, a JSON object
+    #[arg(
+        long,
+        value_name = "JSON",
+        default_value = "{}",
+        hide_default_value = true
+    )]
+    settings: String,
+}
+
+impl DiffArgs {
+    /// Whether both are files here, for which no host is needed.
+    pub(super) fn is_local(&self) -> bool {
+        let is_file = |name: &String| Path::new(name).is_file();
+        is_file(&self.old) && self.new.as_ref().is_some_and(is_file)
+    }
+
+    fn settings(&self) -> Result<Map<String, Value>, CliError> {
+        crate::registry::strict_json(self.settings.as_bytes())
+            .map_err(|e| CliError(format!("--settings: {e}")))
+    }
+}
+
+/// Two files, without a host.
+pub(super) async fn local(args: &DiffArgs, printer: &Printer) -> Result<(), CliError> {
+    let new = args.new.as_deref().unwrap_or_default();
+    let old = of_file(&args.old, args).await?;
+    let new = of_file(new, args).await?;
+    show(&old, &new, printer)
+}
+
+/// At least one of them on the host.
+pub(super) async fn run(
+    args: &DiffArgs,
+    client: &Client,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    let Some(new) = &args.new else {
+        return waiting(args, client, printer).await;
+    };
+    let old = of(&args.old, args, client).await?;
+    let new = of(new, args, client).await?;
+    show(&old, &new, printer)
+}
+
+/// A version and what it may do.
+struct Side {
+    name: String,
+    permissions: PermissionSet,
+}
+
+async fn of(name: &str, args: &DiffArgs, client: &Client) -> Result<Side, CliError> {
+    if Path::new(name).is_file() {
+        return of_file(name, args).await;
+    }
+    let mut query = Vec::new();
+    if let Some(provider) = &args.provider {
+        query.push(("provider", provider.clone()));
+    }
+    let found = client.get_with(&["presets", name], &query).await?;
+    side(
+        &found,
+        "give --provider NAME to look at it under that provider's settings",
+    )
+}
+
+async fn of_file(path: &str, args: &DiffArgs) -> Result<Side, CliError> {
+    let inspection = inspect::look_at(path, args.settings()?).await?;
+    let value = serde_json::to_value(&inspection).map_err(CliError::new)?;
+    side(
+        &value,
+        "give --settings JSON to look at it under settings it accepts",
+    )
+}
+
+fn side(found: &Value, remedy: &str) -> Result<Side, CliError> {
+    let permissions = found.get("permissions").cloned().unwrap_or_default();
+    if permissions.is_null() {
+        return Err(CliError(format!(
+            "{} says what it may do only under settings ({}): {remedy}",
+            cell(found, "file"),
+            cell(found, "reason")
+        )));
+    }
+    Ok(Side {
+        name: cell(found, "file"),
+        permissions: serde_json::from_value(permissions).map_err(CliError::new)?,
+    })
+}
+
+fn show(old: &Side, new: &Side, printer: &Printer) -> Result<(), CliError> {
+    let difference = PermissionSet::difference(Some(&old.permissions), &new.permissions);
+    if !difference.is_empty() {
+        printer.differs();
+    }
+    let value = json!({ "old": old.name, "new": new.name, "difference": difference });
+    printer.value(&value, || {
+        format!("{} → {}\n{}", old.name, new.name, in_words(&difference))
+    })
+}
+
+/// What an approver wants to know of a difference.
+fn in_words(difference: &PermissionDifference) -> String {
+    if difference.is_empty() {
+        return "  Both may do the same.".into();
+    }
+    let value = serde_json::to_value(difference).unwrap_or_default();
+    let mut lines = difference_lines(&value);
+    if !difference.asks_for_more() {
+        lines.push("  It may do nothing more: it swaps by itself where auto_update allows.".into());
+    }
+    lines.join("\n")
+}
+
+/// What waits, against what serves, for each provider of the preset.
+async fn waiting(args: &DiffArgs, client: &Client, printer: &Printer) -> Result<(), CliError> {
+    let found = client.get(&["presets", &args.old]).await?;
+    let bindings = found.get("bindings").and_then(Value::as_array);
+    let waiting: Vec<&Value> = bindings
+        .into_iter()
+        .flatten()
+        .filter(|b| {
+            args.provider
+                .as_ref()
+                .is_none_or(|p| cell(b, "provider") == *p)
+        })
+        .filter(|b| b.get("waiting").is_some_and(|w| !w.is_null()))
+        .collect();
+    if !waiting.is_empty() {
+        printer.differs();
+    }
+    printer.value(&json!({ "waiting": waiting }), || {
+        if waiting.is_empty() {
+            return "Nothing waits for an approval.".into();
+        }
+        let blocks: Vec<String> = waiting.iter().map(|b| waits(&args.old, b)).collect();
+        blocks.join("\n\n")
+    })
+}
+
+/// What waits for one provider, and how to approve just that.
+pub(super) fn waits(preset: &str, binding: &Value) -> String {
+    let provider = cell(binding, "provider");
+    let mut lines = vec![format!(
+        "Provider {provider}: {} serves, {} waits ({})",
+        match cell(binding, "version") {
+            version if version == "-" => "nothing".into(),
+            version => version,
+        },
+        cell(binding, "waiting.version"),
+        cell(binding, "waiting.file"),
+    )];
+    let difference = binding.pointer("/waiting/difference");
+    let entries = difference.map(difference_lines).unwrap_or_default();
+    if entries.is_empty() {
+        lines.push("  It asks for what serves now has, too.".into());
+    }
+    lines.extend(entries);
+    lines.push(format!(
+        "  Approve just this: countersign preset approve {preset} --provider {provider} --hash {}",
+        cell(binding, "waiting.hash")
+    ));
+    lines.join("\n")
+}
