@@ -297,6 +297,12 @@ pub trait Preset: Send + Sync {
     /// What `describe` said, checked.
     fn description(&self) -> &Description;
 
+    /// Whether it imports WASI. What it finds there is empty and always the
+    /// same; its verdicts are asked for anew all the same.
+    fn imports_wasi(&self) -> bool {
+        false
+    }
+
     /// Decides one call in a fresh sandbox.
     ///
     /// # Errors

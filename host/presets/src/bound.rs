@@ -115,6 +115,10 @@ impl Preset for Bound {
         &self.description
     }
 
+    fn imports_wasi(&self) -> bool {
+        self.loaded.imports.iter().any(|i| i.starts_with("wasi:"))
+    }
+
     fn evaluate(&self, call: &Call<'_>, grant: &GrantFacts<'_>) -> Result<Verdict, PresetFault> {
         let call = Call {
             arguments: call.arguments.filter(|_| self.wants_arguments(call)),

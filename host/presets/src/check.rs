@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use countersign_core::names::PresetName;
-use countersign_core::preset::{Description, Hooks};
+use countersign_core::preset::{Description, Hooks, ValueKind};
 use countersign_core::scope::Scope;
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ pub enum CheckError {
     },
     /// Some text is too long or holds control characters.
     #[error(
-        "{place} is longer than {LONGEST_TEXT} characters or holds a control character (line breaks are not allowed)"
+        "{place} is longer than {LONGEST_TEXT} characters, or holds a line break or another character that controls, hides or turns around what is shown"
     )]
     Text {
         /// Where in the description.
@@ -218,7 +218,8 @@ fn bounds(description: &Description) -> Result<(), CheckError> {
 fn walk(place: &str, value: &Value) -> Result<(), CheckError> {
     match value {
         Value::String(text) => {
-            if text.chars().count() > LONGEST_TEXT || text.chars().any(char::is_control) {
+            let is_plain = text.chars().all(crate::faults::is_harmless);
+            if text.chars().count() > LONGEST_TEXT || !is_plain {
                 return Err(CheckError::Text {
                     place: place.to_owned(),
                 });
@@ -246,8 +247,22 @@ fn walk(place: &str, value: &Value) -> Result<(), CheckError> {
 
 fn names(d: &Description) -> Result<(), CheckError> {
     unique("variables", d.variables.iter().map(|v| v.name.as_str()))?;
+    // Both are the connection's facts, which `evaluate` knows by name.
+    let variables = d.variables.iter().map(|v| v.name.as_str());
+    let facts = variables.chain(d.metadata.iter().map(|m| m.name.as_str()));
+    unique("variables and metadata", facts)?;
+    for variable in &d.variables {
+        if let ValueKind::Enumeration(choices) = &variable.kind {
+            for choice in choices {
+                let set = choice.sets.iter().map(|(name, _)| name.as_str());
+                unique(
+                    "variables.kind.enumeration.sets",
+                    std::iter::once(variable.name.as_str()).chain(set),
+                )?;
+            }
+        }
+    }
     unique("credentials", d.credentials.iter().map(|c| c.name.as_str()))?;
-    unique("metadata", d.metadata.iter().map(|m| m.name.as_str()))?;
     unique("follow-ups", d.follow_ups.iter().map(|f| f.name.as_str()))?;
     unique("variants", d.variants.iter().map(|v| v.name.as_str()))?;
     unique("scopes", d.scopes.iter().map(|s| s.name.as_str()))?;

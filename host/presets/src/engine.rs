@@ -20,6 +20,10 @@ use wasmtime::{
 /// How often a running guest's deadline is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 const TICKS_A_SECOND: u64 = 200;
+/// Address space for the compiler's stack; only what is used is taken.
+const COMPILER_STACK: usize = 128 << 20;
+/// Components of more bytes than this are for the large class in any case.
+const SMALL: usize = 2 << 20;
 
 /// Limits of one size class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,11 +199,28 @@ impl Sandboxes {
 
     /// Compiles for the smallest class that holds the component.
     pub(crate) fn compile(&self, bytes: &[u8]) -> Result<(Component, Arc<SizeClass>), String> {
+        // Types inside types are read by recursion; `outline` bounds how deep,
+        // and this stack is enough for that.
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("preset-compiler".into())
+                .stack_size(COMPILER_STACK)
+                .spawn_scoped(scope, || self.compile_here(bytes))
+                .map_err(|error| format!("no thread to compile on: {error}"))?
+                .join()
+                .unwrap_or_else(|_| Err("the compiler failed".into()))
+        })
+    }
+
+    fn compile_here(&self, bytes: &[u8]) -> Result<(Component, Arc<SizeClass>), String> {
         let compile = |class: &SizeClass| match &self.cache {
             Some(cache) => cache.compile(&class.engine, bytes),
             None => Component::from_binary(&class.engine, bytes),
         };
-        if let Ok(component) = compile(&self.small) {
+        // A class is only found too small when all is compiled.
+        if bytes.len() <= SMALL
+            && let Ok(component) = compile(&self.small)
+        {
             return Ok((component, Arc::clone(&self.small)));
         }
         compile(&self.large)

@@ -3,6 +3,8 @@
 use countersign_core::preset::PresetFault;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
+use crate::wasi::NotThere;
+
 /// Text from a guest or about it is shown to people and logged: at most this
 /// many characters.
 const LONGEST: usize = 300;
@@ -20,13 +22,24 @@ pub(crate) fn classify(error: &wasmtime::Error, memory_refused: bool) -> PresetF
     if error.is::<PoolConcurrencyLimitError>() {
         return PresetFault::Busy;
     }
+    if let Some(not_there) = error.downcast_ref::<NotThere>() {
+        return PresetFault::Trap(not_there.to_string());
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::AllocationTooLarge) => PresetFault::Memory,
         Some(trap) => PresetFault::Trap(trap_text(*trap)),
         // Not a trap: what the guest handed over could not be read (text that
         // is no UTF-8, a pointer outside its memory, an unknown case, too
         // much of it).
-        None => PresetFault::BadOutput(plain(&format!("{error:#}"))),
+        None => {
+            let text = format!("{error:#}");
+            // Its type is not public.
+            PresetFault::BadOutput(if text.contains("fuel allocated for hostcalls") {
+                "it handed over more text and lists than one answer may hold".into()
+            } else {
+                plain(&text)
+            })
+        }
     }
 }
 

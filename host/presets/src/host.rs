@@ -1,4 +1,5 @@
-//! What a guest can reach: a log, and keys it cannot read. Nothing else.
+//! What a guest can reach: a log, and keys it cannot read. Nothing else (the
+//! WASI of `crate::wasi` has nothing in it).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,11 +9,15 @@ use wasmtime::component::{ComponentType, Lift, Linker, Resource, ResourceType};
 use crate::deadline::Meter;
 use crate::faults::is_harmless;
 use crate::limits::Limiter;
+use crate::wasi::Numbers;
 
 /// Longest message that is logged, in characters.
 const LONGEST: usize = 512;
 /// Messages of one instance.
 const PER_INSTANCE: u32 = 8;
+/// Messages after which an instance is ended: nobody needs so many, and each
+/// costs the host a crossing.
+const TOO_MANY: u32 = 1000;
 /// Messages of one preset in one second, all its instances together.
 const PER_SECOND: u32 = 50;
 
@@ -20,6 +25,8 @@ const PER_SECOND: u32 = 50;
 pub(crate) struct HostState {
     pub(crate) limiter: Limiter,
     pub(crate) meter: Meter,
+    /// The next random numbers of a guest that asks WASI for some.
+    pub(crate) numbers: Numbers,
     log: Arc<PresetLog>,
     logged: u32,
 }
@@ -29,19 +36,29 @@ impl HostState {
         Self {
             limiter,
             meter,
+            numbers: Numbers::default(),
             log,
             logged: 0,
         }
     }
 
     /// Logs a guest's message unless it has said enough.
-    pub(crate) fn log(&mut self, level: Level, message: &str) {
+    ///
+    /// # Errors
+    /// If it goes on and on; the guest is ended.
+    pub(crate) fn log(&mut self, level: Level, message: &str) -> wasmtime::Result<()> {
         self.logged = self.logged.saturating_add(1);
+        if self.logged > TOO_MANY {
+            return Err(wasmtime::format_err!(
+                "it wrote more than {TOO_MANY} lines into the log in one call"
+            ));
+        }
         if self.logged <= PER_INSTANCE {
             self.log.write(level, message);
         } else {
             self.log.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -174,9 +191,10 @@ mod tests {
             Meter::new(config.deadline),
             Arc::clone(&log),
         );
-        for _ in 0..20 {
-            state.log(Level::Info, "hello");
+        for _ in 0..TOO_MANY {
+            state.log(Level::Info, "hello").unwrap();
         }
-        assert_eq!(log.dropped.load(Ordering::Relaxed), 20 - PER_INSTANCE);
+        assert_eq!(log.dropped.load(Ordering::Relaxed), TOO_MANY - PER_INSTANCE);
+        assert!(state.log(Level::Info, "hello").is_err());
     }
 }

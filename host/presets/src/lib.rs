@@ -28,9 +28,11 @@ mod faults;
 mod host;
 mod limits;
 mod load;
+mod outline;
 mod permissions;
 mod symbols;
 mod terms;
+mod wasi;
 
 pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;

@@ -19,6 +19,7 @@ use crate::engine::Sandboxes;
 use crate::host::PresetLog;
 use crate::permissions::PermissionSet;
 use crate::symbols::Symbols;
+use crate::{outline, wasi};
 
 /// Largest component, in bytes.
 pub const LARGEST_COMPONENT: u64 = 32 << 20;
@@ -50,9 +51,12 @@ pub enum LoadError {
     /// Truncated, malformed, or with features that are switched off.
     #[error("the component does not compile: {0}")]
     Invalid(String),
-    /// It imports WASI.
+    /// Nested or repeated beyond anything a tool makes.
+    #[error("the component is a burden to read ({0}): build it with the usual tools")]
+    Burden(String),
+    /// It imports of WASI what presets do not have.
     #[error(
-        "the component imports {0}: this host links no WASI, so build it for wasm32-unknown-unknown, without files, clocks or randomness"
+        "the component imports {0}, which presets do not have, not even empty: build it without (Python: componentize-py --stub-wasi; JavaScript: disableFeatures; Rust: wasm32-unknown-unknown)"
     )]
     Wasi(String),
     /// It imports something else.
@@ -170,6 +174,7 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
         return Err(LoadError::TooLarge { size });
     }
     is_component(bytes)?;
+    outline::check(bytes, sandboxes.config().large.modules).map_err(LoadError::Burden)?;
     let digest = Digest::of(bytes);
     let (component, class) = sandboxes
         .compile(bytes)
@@ -319,7 +324,11 @@ fn imports(component: &Component) -> Result<BTreeSet<String>, LoadError> {
     let mut with_functions = BTreeSet::new();
     for (name, import) in component.component_type().imports(engine) {
         if name.starts_with("wasi:") {
-            return Err(LoadError::Wasi(crate::check::cut(name)));
+            if !wasi::is_offered(name) {
+                return Err(LoadError::Wasi(crate::check::cut(name)));
+            }
+            with_functions.insert(name.to_owned());
+            continue;
         }
         let forbidden = || LoadError::ForbiddenImport(crate::check::cut(name));
         let ComponentItem::ComponentInstance(instance) = import.ty else {

@@ -51,9 +51,9 @@ pub(crate) struct Remembering {
 
 impl Remembering {
     /// Wraps a preset whose verdicts may be remembered; one that wants a
-    /// call's arguments is left as it is.
+    /// call's arguments or imports WASI is left as it is.
     pub(crate) fn wrap(preset: Arc<dyn Preset>) -> Arc<dyn Preset> {
-        if preset.description().wants.arguments {
+        if preset.description().wants.arguments || preset.imports_wasi() {
             return preset;
         }
         Arc::new(Self {

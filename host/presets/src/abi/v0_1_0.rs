@@ -30,6 +30,7 @@ mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1.0",
         world: "preset",
+        imports: { "countersign:preset/log": trappable },
     });
 }
 
@@ -44,14 +45,14 @@ impl types::Host for HostState {}
 impl description::Host for HostState {}
 
 impl log::Host for HostState {
-    fn log(&mut self, level: log::Level, message: String) {
+    fn log(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
             log::Level::Debug => Level::Debug,
             log::Level::Info => Level::Info,
             log::Level::Warn => Level::Warn,
             log::Level::Error => Level::Error,
         };
-        Self::log(self, level, &message);
+        Self::log(self, level, &message)
     }
 }
 
@@ -104,6 +105,7 @@ impl Prepared {
         if signing {
             link_signing(&mut linker, SIGNING)?;
         }
+        crate::wasi::link(&mut linker, &component)?;
         let find_in = |interface: &str, function: &str| {
             let name = format!("countersign:preset/{interface}@0.1.0");
             let interface = component.get_export_index(None, name)?;

@@ -80,7 +80,7 @@ pub(super) const NONE: &[Allowed] = &[];
 
 /// Parameters of the authorization request that are the host's own. A
 /// description may set the others; a hook fewer still.
-pub(super) const AUTHORIZATION_OWN: [&str; 8] = [
+pub(super) const AUTHORIZATION_OWN: [&str; 9] = [
     "client_id",
     "redirect_uri",
     "response_type",
@@ -88,6 +88,8 @@ pub(super) const AUTHORIZATION_OWN: [&str; 8] = [
     "code_challenge",
     "code_challenge_method",
     "nonce",
+    // A request object replaces every other parameter (RFC 9101 §5).
+    "request",
     "request_uri",
 ];
 /// Without these there is no safe flow.
@@ -108,8 +110,7 @@ pub(super) const TOKEN_OWN: [&str; 4] = [
 /// Reserved to the host when the hook `authorize-parameters` adds some (the
 /// list of `hooks.wit`).
 pub(crate) fn is_reserved_at_authorization(name: &str) -> bool {
-    AUTHORIZATION_OWN.contains(&name)
-        || ["scope", "resource", "request", "response_mode"].contains(&name)
+    AUTHORIZATION_OWN.contains(&name) || ["scope", "resource", "response_mode"].contains(&name)
 }
 
 /// Whether a header may not be set on requests to the provider itself. Fewer

@@ -9,7 +9,7 @@ use countersign_core::preset::{Description, Part, PresetFault, Rule, Template, V
 use countersign_core::scope::Scope;
 
 use super::{header_uses, is_reserved_at_authorization};
-use crate::faults::plain;
+use crate::faults::{is_harmless, plain};
 use crate::symbols::slot_text;
 
 /// Most entries of any list in an answer.
@@ -108,9 +108,12 @@ fn check_rule(rule: &Rule, declared: &Declared) -> Result<(), PresetFault> {
     for (name, is_header, slots) in header_uses(std::iter::once(rule)) {
         if is_header {
             let lower = name.to_ascii_lowercase();
-            if countersign_core::inject::is_forbidden_header(&lower)
-                || !declared.headers.contains(&lower)
-            {
+            if countersign_core::inject::is_forbidden_header(&lower) {
+                return Err(bad(format!(
+                    "the header {name:?} is not one that a preset may set"
+                )));
+            }
+            if !declared.headers.contains(&lower) {
                 return Err(bad(format!(
                     "the header {name:?} is not one that describe declares"
                 )));
@@ -186,9 +189,9 @@ fn few(what: &str, count: usize) -> Result<(), PresetFault> {
 }
 
 fn text(what: &str, text: &str) -> Result<(), PresetFault> {
-    if text.len() > LONGEST || text.chars().any(char::is_control) {
+    if text.len() > LONGEST || !text.chars().all(is_harmless) {
         Err(bad(format!(
-            "{what} is longer than {LONGEST} bytes or holds a control character"
+            "{what} is longer than {LONGEST} bytes, or holds a line break or another character that controls or hides"
         )))
     } else {
         Ok(())

@@ -29,7 +29,7 @@ fn every_harmful_description_is_refused_with_its_own_sentence() {
     #[rustfmt::skip]
     let cases: Vec<(&str, &str, Value, &str)> = vec![
         ("another name", "name", json!("other"), "\"probe\""),
-        ("a line break", "display-name", json!("a\nb"), "control character"),
+        ("a line break", "display-name", json!("a\nb"), "a line break or another character"),
         ("a long text", "documentation-url", json!(long), "longer than"),
         ("twins", "credentials", json!([{"name": "user"}, {"name": "user"}]), "there twice"),
         ("no name", "credentials", json!([{"name": ""}, {"name": "user"}]), "is empty or longer"),
@@ -49,7 +49,7 @@ fn every_harmful_description_is_refused_with_its_own_sentence() {
         ("an MCP header", "credentials", json!([rule("mcp-session-id", json!({"literal": "x"}))]), "header \"mcp-session-id\""),
         ("a forwarding header", "credentials", json!([rule("X-Forwarded-For", json!({"literal": "x"}))]), "header \"X-Forwarded-For\""),
         ("no header", "credentials", json!([rule("a b", json!({"literal": "x"}))]), "header \"a b\""),
-        ("a header with a line break", "credentials", json!([rule("x-a", json!({"literal": "x\r\nHost: y"}))]), "control character"),
+        ("a header with a line break", "credentials", json!([rule("x-a", json!({"literal": "x\r\nHost: y"}))]), "a line break or another character"),
         ("a cookie to the provider", "token-requests", json!([{"headers": [{"name": "Cookie", "value": []}]}]), "header \"Cookie\""),
         ("state", "authorization", json!({"endpoint": literal("https://login.example.com/a"), "parameters": [{"name": "state", "value": []}]}), "parameter \"state\""),
         ("redirect_uri when incremental", "authorization", json!({"endpoint": literal("https://login.example.com/a"), "incremental-parameters": [{"name": "redirect_uri", "value": []}]}), "parameter \"redirect_uri\""),

@@ -29,8 +29,21 @@ pub struct Fixture {
     pub hooks: Vec<(&'static str, Body)>,
     pub pages: u32,
     pub imports_log: bool,
+    /// Other interfaces that it imports.
+    pub interfaces: Vec<Interface>,
     /// More top-level fields of the module.
     pub more: String,
+}
+
+/// An imported interface.
+#[derive(Clone)]
+pub struct Interface {
+    /// Its package as WIT text, with what is used of it.
+    pub package: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The imports of the module.
+    pub core: &'static str,
 }
 
 /// The smallest description that passes, for the preset `probe`.
@@ -79,6 +92,7 @@ impl Fixture {
             hooks: vec![],
             pages: 2,
             imports_log: false,
+            interfaces: vec![],
             more: String::new(),
         }
     }
@@ -99,6 +113,12 @@ impl Fixture {
         );
         for (hook, _) in &self.hooks {
             writeln!(world, " include countersign:preset/{hook}-hook@0.1.0;").unwrap();
+        }
+        for interface in &self.interfaces {
+            resolve
+                .push_str("interface.wit", interface.package)
+                .unwrap();
+            writeln!(world, " import {};", interface.name).unwrap();
         }
         world.push('}');
         let package = resolve.push_str("fixture.wit", &world).unwrap();
@@ -152,8 +172,9 @@ impl Fixture {
             ""
         };
         let pages = self.pages.max(u32::try_from(heap / 65536).unwrap() + 1);
+        let interfaces: String = self.interfaces.iter().map(|i| i.core).collect();
         format!(
-            r#"(module {log}
+            r#"(module {log} {interfaces}
             (memory (export "memory") {pages})
             (global $heap (mut i32) (i32.const {heap}))
             (data (i32.const {BASE}) "{data}")
@@ -209,7 +230,12 @@ fn result_type(
 }
 
 fn wit_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/v0.1.0")
+    // From wherever this file is compiled: `tests/hostile` uses it too.
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|folder| folder.join("wit/v0.1.0"))
+        .find(|folder| folder.is_dir())
+        .unwrap()
 }
 
 /// A module's data, with values laid out for the canonical ABI.
