@@ -4,7 +4,7 @@
 //! Most run against the catalog itself, a few through the built host. The
 //! components are made on the spot (`fixture`), so that they can be as hostile
 //! as WebAssembly text allows. While each does its worst, a well-behaved preset
-//! of another provider is asked without pause; how long it took is printed,
+//! of another provider is asked again and again; how long it took is printed,
 //! never asserted.
 #![allow(unreachable_pub, missing_docs, reason = "a test binary")]
 #![expect(

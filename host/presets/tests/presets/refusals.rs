@@ -65,9 +65,9 @@ fn what_is_no_component_of_this_interface_is_refused() {
         (
             "WASI",
             component(
-                r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-environment" (func)))))"#,
+                r#"(component (import "wasi:sockets/tcp@0.2.0" (instance (export "open" (func)))))"#,
             ),
-            "imports wasi:cli/environment@0.2.0: this host links no WASI",
+            "imports wasi:sockets/tcp@0.2.0, which presets do not have",
         ),
         (
             "a function of somebody's",
