@@ -279,6 +279,33 @@ async fn an_upstream_that_misbehaves_is_named_and_the_next_call_works() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_is_given_up_after_the_servers_timeout() -> Result<()> {
+    let world = World::with(Setup {
+        server_record: json!({ "timeout": "1s" }),
+        ..Setup::default()
+    })
+    .await?;
+    for (era, who) in [(Era::PerRequest, "ada"), (Era::Sessions, "grace")] {
+        let (_person, mut agent) = world.connected(who, era).await?;
+        let fault = json!({ "mode": "hang", "times": 1, "method": "tools/call" });
+        world.upstream.fail(fault).await?;
+        let reply = agent.call("whoami", json!({})).await?;
+        assert_eq!(reply.message["error"]["code"], -31009, "{}", reply.message);
+        assert_eq!(reply.countersign()["error"], "upstream_timeout");
+        let id = reply.countersign()["call_id"].clone();
+        let event = world
+            .host
+            .audited(|event| event["call"]["call_id"] == id)
+            .await?;
+        assert_eq!(event["call"]["error"], "upstream_timeout", "{event}");
+        assert_eq!(event["outcome"], "failed", "{event}");
+        let next = agent.call("whoami", json!({})).await?;
+        assert!(next.text().ends_with("-at-vendor"), "{}", next.message);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_off_ends_with_an_error_and_not_in_silence() -> Result<()> {
     let world = World::with(Setup {
         upstream: &["--responses", "sse"],

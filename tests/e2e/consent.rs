@@ -197,8 +197,23 @@ async fn who_denies_at_the_vendor_is_told_so_and_may_try_again() -> Result<()> {
         denied.text()
     );
     nothing_is_connected(&world, &ada).await?;
+    assert_eq!(denied.url.as_str(), world.host.at("/connected"));
 
-    ada.connect(&world.connect_page()).await?;
+    // What the agent asked for is asked again, by a link as good as the first.
+    let again = denied.link("Try again").context("no way back")?;
+    let page = ada.browser.open(again.as_str()).await?;
+    assert!(page.text().contains("A test's agent"), "{}", page.text());
+    let done = ada.connect(again.as_str()).await?;
+    assert_eq!(
+        done.url.as_str(),
+        world.host.at("/connected"),
+        "no code in sight"
+    );
+    assert!(
+        done.text().contains("go back to your agent"),
+        "{}",
+        done.text()
+    );
     assert_eq!(
         agent.call("whoami", json!({})).await?.text(),
         "ada-at-vendor"

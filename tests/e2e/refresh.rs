@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use countersign_tests::{Agent, Era, Person, World};
+use countersign_tests::{Agent, Era, Person, Setup, World};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -37,6 +37,37 @@ async fn whoami(agent: &mut Agent) -> Result<()> {
         reply.status,
         reply.message
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_refuses_the_shared_token_does_not_end_it_for_others() -> Result<()> {
+    let world = World::with(Setup {
+        server_record: json!({ "connection": "shared" }),
+        ..Setup::default()
+    })
+    .await?;
+    let mut guest = world.server_record();
+    guest["name"] = "guest".into();
+    guest["connection"] = "shared".into();
+    world
+        .host
+        .must(reqwest::Method::POST, "/servers", Some(guest))
+        .await?;
+    let (mut ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    let mut visitor = Agent::sign_in(&world.host, &mut ada, "/mcp/guest", Era::PerRequest).await?;
+    let fault = json!({ "mode": "401", "times": 2, "method": "tools/call" });
+    world.upstream.fail(fault).await?;
+    let reply = visitor.call("whoami", json!({})).await?;
+    assert_eq!(
+        reply.countersign()["error"],
+        "upstream_unavailable",
+        "{}",
+        reply.message
+    );
+    assert_eq!(world.connection(&ada).await?["status"], "connected");
+    let reply = agent.call("whoami", json!({})).await?;
+    assert_eq!(reply.text(), "ada-at-vendor", "{}", reply.message);
     Ok(())
 }
 

@@ -35,6 +35,122 @@ async fn refused(host: &Host, path: &str, body: Value, status: u16, says: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_teams_roles_and_tokens_are_kept_from_the_command_line() -> Result<()> {
+    let host = Host::start(&HostOptions::default()).await?;
+    // Verb, exit code, what its output says.
+    let steps = [
+        ("user create bot --service", 0, "service"),
+        (
+            "user create ada --email ada@example.com",
+            0,
+            "ada@example.com",
+        ),
+        (
+            "user update ada --role user,auditor --email ada@example.org",
+            0,
+            "auditor",
+        ),
+        ("user get ada", 0, "ada@example.org"),
+        ("user update nobody --enabled false", 1, "no user"),
+        ("user update ada", 1, "nothing to change"),
+        ("team create lab --display-name Laboratory", 0, "Laboratory"),
+        ("team create lab", 1, "exists already"),
+        ("team add-member lab ada", 0, "ada is now in the team lab"),
+        ("team get lab", 0, "ada"),
+        ("team delete lab", 1, "still has 1 members"),
+        ("team remove-member --team lab --user ada", 0, "no longer"),
+        ("team list", 0, "Laboratory"),
+        ("team delete lab", 0, "deleted"),
+        (
+            "role create lookout --allow audit_read server_get:notes",
+            0,
+            "server_get:notes",
+        ),
+        ("role create bad --allow everything", 1, "everything"),
+        ("role update lookout --allow audit_read", 0, "audit_read"),
+        ("role list", 0, "lookout"),
+        ("user update ada --role lookout", 0, "lookout"),
+        ("role delete lookout", 1, "still given to 1 users"),
+        ("user update ada --role user", 0, "user"),
+        ("role delete lookout", 0, "deleted"),
+        ("role delete admin", 1, "built in"),
+        ("token create --name ci --kind mcp --user bot", 0, "cs_mcp_"),
+        ("token list --user bot", 0, "ci"),
+        ("token delete nonsense --user bot", 1, "no token"),
+        ("user update ada --enabled false", 0, "enabled"),
+        ("user delete ada", 0, "deleted"),
+        ("user get ada", 1, "no user"),
+    ];
+    for (line, code, says) in steps {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (exit, out, err) = host.cli(&arguments, "").await?;
+        assert_eq!(exit, code, "{line}: {out} {err}");
+        let said = format!("{out}{err}");
+        assert!(said.contains(says), "{line}: {said}");
+    }
+    let (_, list, _) = host
+        .cli(&["--output", "json", "token", "list", "--user", "bot"], "")
+        .await?;
+    let list: Value = serde_json::from_str(&list)?;
+    let id = list["items"][0]["id"].as_str().unwrap_or_default();
+    let (exit, _, err) = host
+        .cli(&["token", "delete", id, "--user", "bot"], "")
+        .await?;
+    assert_eq!(exit, 0, "{err}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_list_what_there_is_learns_no_names() -> Result<()> {
+    let world = World::start().await?;
+    let may = json!({ "name": "narrow", "allow": ["server_create", "server_get", "secret_get"] });
+    world.host.must(Method::POST, "/roles", Some(may)).await?;
+    let bot = json!({ "name": "bot", "kind": "service", "roles": ["narrow"] });
+    world.host.must(Method::POST, "/users", Some(bot)).await?;
+    let token = json!({ "name": "t", "kind": "api", "user": "bot" });
+    let token = world
+        .host
+        .must(Method::POST, "/tokens", Some(token))
+        .await?;
+    let token = token["token"].as_str().unwrap_or_default().to_owned();
+    let server = json!({
+        "name": "x", "url": world.upstream.url(),
+        "auth": { "mode": "user-delegated", "provider": "nothing" },
+    });
+    let probes = [
+        (Method::POST, "/servers", Some(server), "provider nothing"),
+        (Method::GET, "/servers/nothing", None, "server nothing"),
+        (Method::GET, "/secrets/NOTHING", None, "secret NOTHING"),
+        (
+            Method::POST,
+            "/connections",
+            Some(json!({ "provider": "nothing" })),
+            "provider nothing",
+        ),
+    ];
+    for (method, path, body, what) in probes {
+        let answer = world
+            .host
+            .api_as(&token, method.clone(), path, body.clone())
+            .await?;
+        let detail = answer.json()["detail"].clone();
+        let detail = detail.as_str().unwrap_or_default();
+        assert!(
+            detail.contains(&format!("{what} not found")),
+            "{path}: {detail}"
+        );
+        for name in ["notes", "NOTES_SECRET"] {
+            assert!(!detail.contains(name), "{path}: {detail}");
+        }
+        // An administrator is helped with the names.
+        let helped = world.host.api(method, path, body).await?;
+        let helped = helped.json()["detail"].to_string().to_lowercase();
+        assert!(helped.contains("notes"), "{path}: {helped}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn providers_are_refused_with_what_is_wrong() -> Result<()> {
     let world = World::start().await?;
     let host = &world.host;

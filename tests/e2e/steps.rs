@@ -277,6 +277,76 @@ async fn in_2025_after_the_wait_comes_32042_and_later_the_completion() -> Result
     Ok(())
 }
 
+/// Reads the session's listening stream, opening it again whenever it ends,
+/// until a message of this method comes.
+async fn heard(agent: &Agent, methods: &[&str]) -> Result<Vec<Value>> {
+    let mut heard: Vec<Value> = Vec::new();
+    for _ in 0..30 {
+        let request = agent
+            .bare(reqwest::Method::GET)
+            .header("mcp-protocol-version", agent.era.revision());
+        let mut stream = countersign_tests::Events::of(request.send().await?);
+        ensure!(stream.status() == 200, "GET: {}", stream.status());
+        while let Some(message) = stream.next().await? {
+            heard.push(message);
+            if methods
+                .iter()
+                .all(|method| heard.iter().any(|m| m["method"] == *method))
+            {
+                return Ok(heard);
+            }
+        }
+    }
+    anyhow::bail!("not all of {methods:?} came: {heard:?}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_2025_who_listens_hears_of_the_end_after_the_call_gave_up() -> Result<()> {
+    let told = [
+        "notifications/elicitation/complete",
+        "notifications/tools/list_changed",
+    ];
+    for case in CASES {
+        let (_world, mut ada, agent) = case.world("1s", Era::Sessions).await?;
+        let mut agent = agent.with_url_elicitation().ready().await?;
+        let reply = agent.call("whoami", json!({})).await?;
+        let error = &reply.message["error"];
+        assert_eq!(error["code"], -32042, "{case:?} {}", reply.message);
+        let asked = error["data"]["elicitations"][0].clone();
+        let url = asked["url"].as_str().context("no url")?.to_owned();
+        let listening = tokio::spawn(async move { heard(&agent, &told).await });
+        // It may listen before or after its user is done.
+        if case == Case::NoConnection {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+        ada.connect(&url).await?;
+        let heard = listening.await??;
+        let complete = heard
+            .iter()
+            .find(|message| message["method"] == told[0])
+            .context("no completion")?;
+        assert_eq!(
+            complete["params"]["elicitationId"], asked["elicitationId"],
+            "{case:?} {complete}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_be_asked_for_is_said_where_nothing_is_connected() -> Result<()> {
+    let (_world, _ada, agent) = Case::NoConnection.world("1s", Era::PerRequest).await?;
+    let mut agent = agent.ready().await?;
+    let reply = agent.call("whoami", json!({})).await?;
+    assert_eq!(
+        reply.countersign()["scopes"],
+        json!(["notes:read", "notes:write"]),
+        "{}",
+        reply.message
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_2025_who_declines_is_not_held_any_longer() -> Result<()> {
     let (_world, _ada, agent) = Case::NoConnection.world("60s", Era::Sessions).await?;

@@ -11,6 +11,13 @@ use countersign_tests::{Agent, Era, Host, World, repository};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use fixture::{Body, Fixture};
+
+/// Components made on the spot, as the presets' own tests make them.
+#[path = "../../host/presets/tests/presets/fixture.rs"]
+#[allow(dead_code, reason = "those tests use more of it")]
+mod fixture;
+
 const SWAPS: usize = 20;
 const CALLERS: usize = 4;
 
@@ -138,6 +145,63 @@ async fn a_bad_component_is_refused_by_name_and_the_last_good_one_serves_on() ->
         let reply = agent.call("whoami", json!({})).await?;
         assert_eq!(reply.text(), "ada-at-vendor", "{name}: {}", reply.message);
         put(&file, &good)?;
+    }
+    Ok(())
+}
+
+/// Components that the host has to refuse for what they are, not for how they
+/// were copied, and what the refusal says.
+fn hostile() -> Result<Vec<(&'static str, Vec<u8>, &'static str)>> {
+    let text = |wat: &str| wat::parse_str(wat).context("not WebAssembly text");
+    let trap = Fixture {
+        describe: Body::Wat("unreachable", vec![]),
+        ..Fixture::default()
+    };
+    Ok(vec![
+        (
+            "wrong ABI",
+            text(
+                r#"(component (instance $i) (export "countersign:preset/provider@0.9.0" (instance $i)))"#,
+            )?,
+            "this host speaks countersign:preset/provider@0.1.0",
+        ),
+        (
+            "a forbidden import",
+            text(
+                r#"(component (import "wasi:sockets/tcp@0.2.0" (instance (export "connect" (func)))))"#,
+            )?,
+            "imports wasi:sockets/tcp@0.2.0",
+        ),
+        ("a trap in describe", trap.bytes(), "crashed"),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_of_another_kind_is_refused_while_calls_go_on() -> Result<()> {
+    let world = World::start().await?;
+    let file = world.host.install("generic")?;
+    let (_ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    let before = digest(&world.host).await?;
+    for (name, bytes, words) in hostile()? {
+        let seen = world.host.audit("action = \"preset.refused\"").await?.len();
+        put(&file, &bytes)?;
+        let mut refused = Vec::new();
+        // Calls go through all the while, from before the host looks at it on.
+        for _ in 0..300 {
+            let reply = agent.call("whoami", json!({})).await?;
+            assert_eq!(reply.text(), "ada-at-vendor", "{name}: {}", reply.message);
+            refused = world.host.audit("action = \"preset.refused\"").await?;
+            if refused.len() > seen {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let said = refused.first().map(ToString::to_string).unwrap_or_default();
+        assert!(refused.len() > seen, "{name} was not refused");
+        assert!(said.contains(words), "{name}: {said}");
+        let reply = agent.call("whoami", json!({})).await?;
+        assert_eq!(reply.text(), "ada-at-vendor", "{name}: {}", reply.message);
+        assert_eq!(digest(&world.host).await?, before, "{name}");
     }
     Ok(())
 }

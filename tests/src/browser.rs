@@ -71,6 +71,14 @@ impl Page {
             .collect()
     }
 
+    /// Where a link of this label leads.
+    pub fn link(&self, label: &str) -> Option<Url> {
+        let document = Html::parse_document(&self.html);
+        let links = select("a[href]");
+        let found = document.select(&links).find(|a| text_of(*a) == label)?;
+        self.url.join(found.attr("href")?).ok()
+    }
+
     /// Whether there is a field of this name.
     pub fn asks_for(&self, field: &str) -> bool {
         self.forms()

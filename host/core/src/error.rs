@@ -98,7 +98,7 @@ pub struct ErrorFacts {
     pub provider: Option<String>,
     /// The server called.
     pub server: String,
-    /// Missing scopes.
+    /// Missing scopes; those that will be asked for, where nothing is connected.
     pub scopes: Vec<String>,
     /// A finer word.
     pub reason: Option<String>,

@@ -144,6 +144,9 @@ pub struct Server {
     /// How long a call is held while the user acts.
     #[serde(with = "duration_text")]
     pub wait: Duration,
+    /// How long it may take to begin its answer.
+    #[serde(with = "duration_text", default = "usual_timeout")]
+    pub timeout: Duration,
     /// Tools that may be seen and called.
     #[serde(default)]
     pub tools: ToolFilter,
@@ -160,6 +163,12 @@ pub struct Server {
 
 /// The default of [`Server::wait`]: official clients give up at 60 s.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(45);
+/// The default of [`Server::timeout`]: some tools take minutes.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+fn usual_timeout() -> Duration {
+    DEFAULT_TIMEOUT
+}
 
 #[cfg(test)]
 mod tests {

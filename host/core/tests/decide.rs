@@ -187,6 +187,7 @@ fn server(url: &str) -> Server {
         },
         connection: ConnectionUse::Shared,
         wait: std::time::Duration::from_secs(45),
+        timeout: std::time::Duration::from_secs(300),
         tools: ToolFilter::default(),
         teams: Vec::new(),
         enabled: true,

@@ -16,6 +16,7 @@ use countersign_core::token_answer::{
 };
 
 use crate::consent::{ConsentError, Flow, ReturnTo, flow_key};
+use crate::links::LinkRequest;
 use crate::service::{Oauth, Party, lock};
 
 mod account;
@@ -57,8 +58,8 @@ pub enum Outcome {
         code: String,
         /// What the person can do.
         advice: String,
-        /// Where the user goes now, if that is known.
-        return_to: Option<ReturnTo>,
+        /// What begins the same again, if an agent's call asked for it.
+        again: Option<Box<LinkRequest>>,
     },
 }
 
@@ -87,6 +88,19 @@ impl<E: Into<ConsentError>> From<E> for Stop {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
+}
+
+/// The link that was used up for this consent, for a new one.
+fn again(flow: &Flow) -> Option<LinkRequest> {
+    (flow.return_to == ReturnTo::Agent).then(|| LinkRequest {
+        user: flow.user.clone(),
+        team: flow.team.clone(),
+        provider: flow.provider.clone(),
+        resource: flow.resource.clone(),
+        server: flow.asked_by.server.clone(),
+        client_name: flow.asked_by.client_name.clone(),
+        scopes: flow.asked.clone(),
+    })
 }
 
 /// The parameters of the response, each at most once.
@@ -132,7 +146,7 @@ impl Oauth {
             advice:
                 "This sign-in has ended or was already used. Start again from the Connections page."
                     .into(),
-            return_to: None,
+            again: None,
         };
         let Some(parameters) = parameters else {
             return Ok(unknown());
@@ -179,10 +193,10 @@ impl Oauth {
                 )
                 .await;
                 Ok(Outcome::Refused {
+                    again: again(&flow).map(Box::new),
                     provider: Some(flow.provider),
                     code,
                     advice,
-                    return_to: Some(flow.return_to),
                 })
             }
             Err(Stop::Failed(error)) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::connection::ConnectionKey;
-use countersign_core::names::{Digest, ProviderName, TeamName, UserName};
+use countersign_core::names::{Digest, ProviderName, ServerName, TeamName, UserName};
 use countersign_core::ports::{
     Change, Expect, Kind, RecordKey, SecretChange, StoreError, Write, random_token,
 };
@@ -53,6 +53,15 @@ pub enum ReturnTo {
     Agent,
 }
 
+/// Whose call asked for the account, for the link that begins it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedBy {
+    /// The server the call was for.
+    pub server: Option<ServerName>,
+    /// The agent, as it calls itself.
+    pub client_name: Option<String>,
+}
+
 /// What a consent is begun with.
 pub struct Begin {
     /// The signed-in user.
@@ -70,6 +79,8 @@ pub struct Begin {
     /// Use the bare `/oauth/callback`, for providers whose console allows no
     /// other redirect URI.
     pub bare_callback: bool,
+    /// Whose call asked for it, if one did.
+    pub asked_by: AskedBy,
 }
 
 /// Why a consent cannot begin or end.
@@ -120,6 +131,8 @@ pub(crate) struct Flow {
     pub(crate) bare_callback: bool,
     pub(crate) asked: ScopeSet,
     pub(crate) return_to: ReturnTo,
+    #[serde(default)]
+    pub(crate) asked_by: AskedBy,
     pub(crate) client_id: String,
     pub(crate) token_origin: Option<String>,
     pub(crate) expires_at: Timestamp,
@@ -207,6 +220,7 @@ impl Oauth {
             session: begin.session,
             resource: begin.resource,
             return_to: begin.return_to,
+            asked_by: begin.asked_by,
         };
         let parameters = parameters(&flow, party, &values, &granted)?;
         let challenge = verifier

@@ -17,13 +17,12 @@ use countersign_core::error::CallError;
 use countersign_core::inject::{InjectError, Plan, Vaulted};
 use countersign_core::names::{CallId, ServerName};
 use countersign_core::preset::{Call, PresetFault};
-use countersign_core::scope::ScopeSet;
 use countersign_core::secret::Sealed;
-use countersign_core::server::AuthMode;
+use countersign_core::server::{AuthMode, ConnectionUse, Server};
 use countersign_mcp::envelope::Message;
 use countersign_mcp::revision::Revision;
 use countersign_mcp::session::Binding;
-use countersign_mcp::upstream::{Answer, Challenge, Expects, Outbound, Outcome, Upstream as _};
+use countersign_mcp::upstream::{Answer, Expects, Outbound, Outcome, Upstream as _};
 use countersign_mcp::{headers, lazy, relay};
 use countersign_oauth::refresh::FreshError;
 use countersign_oauth::{Held, Party};
@@ -31,10 +30,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::attachments::NotAttached;
 use crate::http::connections::resource_of;
+use crate::registry::is_vendors_own;
 use crate::wiring::{App, store_error};
 
 pub(crate) mod answer;
 pub(crate) mod carry;
+mod forbidden;
 pub(crate) mod held;
 pub(crate) mod listen;
 pub(crate) mod lists;
@@ -44,13 +45,8 @@ pub(crate) mod sessions;
 use record::Trace;
 use sessions::Session;
 
-/// How long the headers of an upstream's answer may take.
-pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Of answers to what the host itself sends, in bytes.
 const OWN_ANSWER_LIMIT: usize = 1 << 20;
-/// Scopes that an upstream may ask a user for at once: they are put before the
-/// user and into the link's record, and are the upstream's word.
-const MOST_SCOPES: usize = 32;
 
 /// One HTTP request to an MCP endpoint, as accepted.
 #[derive(Clone)]
@@ -178,6 +174,7 @@ pub(crate) async fn pass(
         exchange,
         plan: &plan,
         api_key: key_of_server.as_ref(),
+        timeout: attachment.server().timeout,
     };
     let outcome = sender.send(ask, held.as_ref(), trace).await?;
     let outcome = match (outcome, key, party) {
@@ -230,6 +227,8 @@ struct Sender<'a> {
     exchange: &'a Exchange,
     plan: &'a Plan,
     api_key: Option<&'a Sealed>,
+    /// How long the headers of an answer may take.
+    timeout: Duration,
 }
 
 impl Sender<'_> {
@@ -339,7 +338,7 @@ impl Sender<'_> {
             headers,
             body,
             expects,
-            header_timeout: HEADER_TIMEOUT,
+            header_timeout: self.timeout,
         };
         Ok(self.app.upstream.send(outbound).await?)
     }
@@ -371,8 +370,17 @@ async fn renew(
     }
 }
 
-/// Still 401: the connection does not work at this upstream.
+/// Still 401: the connection does not work at this upstream. One that other
+/// servers use too ends by the vendor's own word only: else any of them could
+/// end it for all.
 async fn reject(app: &App, attachment: &Attachment, key: &ConnectionKey, held: &Held) -> CallError {
+    if key.resource.is_none() && is_guest(app, attachment) {
+        return CallError::UpstreamUnavailable {
+            detail: "it does not accept the token of your account, which other servers use too; \
+                     an administrator can give it a connection of its own"
+                .into(),
+        };
+    }
     let reason = ReauthReason::UpstreamUnauthorized;
     if let Err(error) = app
         .oauth
@@ -385,6 +393,21 @@ async fn reject(app: &App, attachment: &Attachment, key: &ConnectionKey, held: &
         provider: attachment.provider_label(),
         reason,
     }
+}
+
+/// Whether a server shares its provider's connection with others, and is not
+/// the vendor's own.
+fn is_guest(app: &App, attachment: &Attachment) -> bool {
+    let (Some(provider), Some(preset)) = (attachment.provider(), attachment.preset()) else {
+        return false;
+    };
+    let own = attachment.server();
+    let shared = |other: &Server| {
+        other.name != own.name && other.enabled && other.connection == ConnectionUse::Shared
+    };
+    let snapshot = app.registry.current();
+    snapshot.attached(&provider.name).iter().any(|s| shared(s))
+        && !is_vendors_own(provider, preset.description(), attachment.url())
 }
 
 /// Turns what came back into an answer or an error. The upstream's own
@@ -405,32 +428,8 @@ fn settle(
         }
         Outcome::Forbidden(challenge) => {
             trace.decided_by("upstream");
-            Err(forbidden(attachment, &challenge))
+            Err(forbidden::by_upstream(attachment, &challenge))
         }
-    }
-}
-
-fn forbidden(attachment: &Attachment, challenge: &Challenge) -> CallError {
-    let missing = challenge
-        .scope
-        .as_deref()
-        .map(|s| ScopeSet::split(s, &[]))
-        .unwrap_or_default();
-    if challenge.is_insufficient_scope()
-        && (1..=MOST_SCOPES).contains(&missing.iter().count())
-        && attachment.provider().is_some()
-    {
-        return CallError::NeedsScopes {
-            provider: attachment.provider_label(),
-            missing,
-        };
-    }
-    CallError::Denied {
-        code: "upstream_forbidden".into(),
-        message: format!(
-            "{} does not let your account do that.",
-            attachment.server().display_name
-        ),
     }
 }
 

@@ -18,9 +18,11 @@ mod login;
 mod output;
 mod presets;
 mod providers;
+mod roles;
 mod secrets;
 mod servers;
 mod session;
+mod teams;
 mod tokens;
 mod users;
 
@@ -111,6 +113,12 @@ enum Verb {
     /// People and service accounts
     #[command(subcommand)]
     User(users::Verb),
+    /// Teams, and who is in them
+    #[command(subcommand)]
+    Team(teams::Verb),
+    /// Roles: what users may do
+    #[command(subcommand)]
+    Role(roles::Verb),
     /// API tokens
     #[command(subcommand)]
     Token(tokens::Verb),
@@ -204,6 +212,8 @@ impl Verb {
             Self::Server(verb) => verb.run(client, printer).await,
             Self::Secret(verb) => verb.run(client, printer).await,
             Self::User(verb) => verb.run(client, printer).await,
+            Self::Team(verb) => verb.run(client, printer).await,
+            Self::Role(verb) => verb.run(client, printer).await,
             Self::Token(verb) => verb.run(client, printer).await,
             Self::Connect(args) => args.run(client, printer).await,
             Self::Connection(verb) => verb.run(client, printer).await,

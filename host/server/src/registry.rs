@@ -40,6 +40,7 @@ pub use presets::{
 };
 pub use provider::ProviderInput;
 pub use refusal::Refusal;
+pub(crate) use server::is_vendors_own;
 pub use server::{AuthInput, InjectionInput, ServerInput, ToolsInput};
 pub use snapshot::{ApprovalRecord, Choice, Enablement, SecretFacts, SetAside, Snapshot, Stored};
 
@@ -150,6 +151,7 @@ impl Registry {
         resource: String,
         result: Result<(T, String), Refusal>,
     ) -> Result<T, Refusal> {
+        let result = result.map_err(|refusal| refusal.told_to(&caller.permissions));
         let (outcome, detail) = match &result {
             Ok((_, detail)) => (Outcome::Allowed, detail.clone()),
             Err(Refusal::Permission(missing)) => (Outcome::Denied, missing.to_string()),

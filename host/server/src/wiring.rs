@@ -67,6 +67,8 @@ pub struct App {
             countersign_core::time::Timestamp,
         >,
     >,
+    /// What came of each browser's last consent.
+    pub consents: crate::http::connected::Results,
     /// What is refused to callers whom nobody knows.
     pub strangers: Arc<crate::http::strangers::Strangers>,
     /// What is counted.
@@ -158,6 +160,7 @@ impl App {
             held: HeldCalls::default(),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
+            consents: crate::http::connected::Results::default(),
             strangers: Arc::default(),
             metrics: crate::metrics::Metrics::default(),
             limits: Limits::default(),

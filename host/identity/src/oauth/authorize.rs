@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use countersign_core::names::TeamName;
+use countersign_core::names::{ClientId, TeamName};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::client::Client;
+use super::client::{COMMAND_LINE, Client};
 use super::error::OAuthError;
 use super::redirect;
 use crate::audience::Audience;
 use crate::params::Params;
 use crate::service::Identity;
-use crate::session::BrowserSession;
+use crate::session::{BrowserSession, unavailable};
+use crate::tokens::{Grant, GrantFor};
 
 /// A request that may be put before the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,11 +89,13 @@ pub(super) async fn show(
             challenge,
         },
         Err(error) => {
-            return identity.tell_agent(&Refusal {
+            let agent = client.id.clone();
+            let refusal = Refusal {
                 redirect_uri,
                 state,
                 error,
-            });
+            };
+            return identity.tell_own_agent(&session, &agent, &refusal).await;
         }
     };
     // Tokens for REST may mint others while the sign-in is fresh: so let it be.
@@ -100,9 +103,10 @@ pub(super) async fn show(
     if asked.audience == Audience::Api && !fresh {
         return identity.to_sign_in(&uri);
     }
+    let agent = asked.client.id.clone();
     match identity.ask(&session, asked).await {
         Ok(response) => response,
-        Err(refusal) => identity.tell_agent(&refusal),
+        Err(refusal) => identity.tell_own_agent(&session, &agent, &refusal).await,
     }
 }
 
@@ -250,6 +254,28 @@ impl Identity {
         match redirect::with(redirect_uri, &all) {
             Some(url) => Redirect::to(&url).into_response(),
             None => error_page(&OAuthError::request("redirect_uri is not a URL")),
+        }
+    }
+
+    /// Tells an agent that this user has let in. Anybody may register one whose
+    /// redirect URI is his own site: it is not sent a browser that did not ask
+    /// for it, and the user is told instead (RFC 9700 §4.11.2).
+    async fn tell_own_agent(
+        &self,
+        session: &BrowserSession,
+        client: &ClientId,
+        refusal: &Refusal,
+    ) -> Response {
+        let lets_in = |grant: &Grant| matches!(&grant.subject, GrantFor::Agent { client: own, .. } if own == client);
+        let is_own = client.as_str() == COMMAND_LINE
+            || match self.grants_of(&session.user).await {
+                Ok(grants) => grants.iter().any(lets_in),
+                Err(error) => return unavailable(&error),
+            };
+        if is_own {
+            self.tell_agent(refusal)
+        } else {
+            error_page(&refusal.error)
         }
     }
 

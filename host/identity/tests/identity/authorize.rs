@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::browser::Browser;
-use crate::support::{HOST, House, NOTES, PASSWORD, REDIRECT, authorize_path};
+use crate::support::{HOST, House, NOTES, PASSWORD, REDIRECT, WEB_REDIRECT, authorize_path};
 
 /// Parameters of the good request that a case replaces.
 type Changes<'a> = &'a [(&'a str, &'a str)];
@@ -60,11 +60,12 @@ async fn what_is_wrong_before_client_and_redirect_are_known_is_told_to_the_user_
 }
 
 #[tokio::test]
-async fn every_other_refusal_goes_to_the_agent_with_state_and_issuer() {
+async fn every_other_refusal_goes_to_the_users_agent_with_state_and_issuer() {
     let house = House::open().await;
     house.person("alice").await;
     let agent = house.agent(REDIRECT).await;
     let mut browser = Browser::signed_in(&house, "alice").await;
+    house.tokens(&mut browser, &agent, REDIRECT, NOTES).await;
     let plain = "a".repeat(42);
     let cases: [(&str, Changes, &str); 19] = [
         (
@@ -166,6 +167,31 @@ async fn every_other_refusal_goes_to_the_agent_with_state_and_issuer() {
         assert_eq!(answer.sent("state").as_deref(), Some("s t&te"), "{what}");
         assert_eq!(answer.sent("iss").as_deref(), Some(HOST), "{what}");
         assert_eq!(answer.sent("code"), None, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_sent_on_to_an_agent_that_he_never_let_in() {
+    let house = House::open().await;
+    house.person("alice").await;
+    house.person("bob").await;
+    let agent = house.agent(WEB_REDIRECT).await;
+    // That another user has let it in says nothing of this one.
+    let mut bob = Browser::signed_in(&house, "bob").await;
+    house.tokens(&mut bob, &agent, WEB_REDIRECT, NOTES).await;
+    let mut alice = Browser::signed_in(&house, "alice").await;
+    let cases: [Changes; 3] = [
+        &[("response_type", "zz")],
+        &[("scope", "all")],
+        &[("resource", "http://127.0.0.1:8700/mcp/lab")],
+    ];
+    for changes in cases {
+        let path = authorize_path(&agent, WEB_REDIRECT, NOTES, changes);
+        let answer = alice.get(&path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{changes:?}");
+        assert!(!answer.headers.contains_key("location"), "{changes:?}");
+        assert!(answer.body.contains("can't be used"), "{}", answer.body);
+        assert_eq!(bob.get(&path).await.status, StatusCode::SEE_OTHER);
     }
 }
 

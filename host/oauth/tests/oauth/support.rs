@@ -20,7 +20,7 @@ use countersign_core::provider::{GrantType, Provider};
 use countersign_core::scope::ScopeSet;
 use countersign_core::secret::Secret;
 use countersign_core::time::Timestamp;
-use countersign_oauth::consent::{Begin, Callback, Outcome, ReturnTo};
+use countersign_oauth::consent::{AskedBy, Begin, Callback, Outcome, ReturnTo};
 use countersign_oauth::http::{Guard, GuardOptions};
 use countersign_oauth::{Held, Oauth, Party};
 use serde_json::{Value, json};
@@ -399,6 +399,7 @@ impl Stage {
             scopes: ScopeSet::split("read write", &[]),
             return_to: ReturnTo::Agent,
             bare_callback: false,
+            asked_by: AskedBy::default(),
         }
     }
 

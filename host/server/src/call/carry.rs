@@ -51,7 +51,13 @@ impl Case {
             .as_ref()
             .and_then(|a| a.provider())
             .map(|p| p.name.clone());
-        let facts = error.facts(&exchange.server, provider.as_ref(), url, &exchange.id);
+        let mut facts = error.facts(&exchange.server, provider.as_ref(), url, &exchange.id);
+        if let (true, Some(attachment)) = (facts.scopes.is_empty(), &attachment)
+            && error.wants_user()
+        {
+            let asked = asked_scopes(attachment, &error);
+            facts.scopes = asked.iter().map(ToString::to_string).collect();
+        }
         Self {
             error,
             facts,
@@ -118,6 +124,19 @@ fn without_browser(exchange: &Exchange, attachment: &Attachment, error: CallErro
     }
 }
 
+/// What the provider is going to be asked for.
+fn asked_scopes(attachment: &Attachment, error: &CallError) -> ScopeSet {
+    let required = &attachment.server().auth.required_scopes;
+    let scopes = match attachment.provider() {
+        Some(provider) => provider.scopes.union(required),
+        None => required.clone(),
+    };
+    match error {
+        CallError::NeedsScopes { missing, .. } => scopes.union(missing),
+        _ => scopes,
+    }
+}
+
 async fn link(
     app: &App,
     exchange: &Exchange,
@@ -127,12 +146,7 @@ async fn link(
     let Some(provider) = attachment.provider() else {
         return Ok(None);
     };
-    let mut scopes: ScopeSet = provider
-        .scopes
-        .union(&attachment.server().auth.required_scopes);
-    if let CallError::NeedsScopes { missing, .. } = error {
-        scopes = scopes.union(missing);
-    }
+    let scopes = asked_scopes(attachment, error);
     let request = LinkRequest {
         user: exchange.caller.user.clone(),
         team: exchange.caller.team.clone(),

@@ -34,6 +34,10 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long after a call gave up its client still hears that the user is done.
 const AFTERWARDS: Duration = Duration::from_secs(30 * 60);
 
+/// For so many seconds after the user is done a client is waited for that is
+/// not listening.
+const LISTENS_AGAIN: usize = 60;
+
 /// What is held in this process.
 #[derive(Default)]
 pub struct HeldCalls {
@@ -45,7 +49,10 @@ struct Inner {
     per_user: Counts,
     waiting: Counts,
     asked: HashMap<String, (UserName, oneshot::Sender<Action>)>,
-    streams: HashMap<String, EventSender>,
+    /// By session, the newest last: a client may have several.
+    streams: HashMap<String, Vec<(u64, EventSender)>>,
+    /// Numbers of streams given out.
+    numbered: u64,
     links: HashMap<Errand, Url>,
 }
 
@@ -118,14 +125,26 @@ impl HeldCalls {
         }
     }
 
-    /// The client's listening stream, for what has to be said later.
-    pub(crate) fn listening(&self, session: &str, stream: EventSender) {
-        self.inner().streams.insert(session.to_owned(), stream);
+    /// A client's listening stream, for what has to be said later. Gives the
+    /// number to tell its end by.
+    pub(crate) fn listening(&self, session: &str, stream: EventSender) -> u64 {
+        let mut inner = self.inner();
+        inner.numbered += 1;
+        let number = inner.numbered;
+        let streams = inner.streams.entry(session.to_owned()).or_default();
+        streams.push((number, stream));
+        number
     }
 
-    /// That stream has ended.
-    pub(crate) fn hung_up(&self, session: &str) {
-        self.inner().streams.remove(session);
+    /// That stream has ended; the session's others go on.
+    pub(crate) fn hung_up(&self, session: &str, number: u64) {
+        let mut inner = self.inner();
+        if let Some(streams) = inner.streams.get_mut(session) {
+            streams.retain(|(n, _)| *n != number);
+            if streams.is_empty() {
+                inner.streams.remove(session);
+            }
+        }
     }
 
     /// The link last given out for this; it may have been used since.
@@ -142,8 +161,24 @@ impl HeldCalls {
         links.insert(errand, link);
     }
 
-    fn stream(&self, session: &str) -> Option<EventSender> {
-        self.inner().streams.get(session).cloned()
+    /// The newest first.
+    fn streams(&self, session: &str) -> Vec<EventSender> {
+        let inner = self.inner();
+        let streams = inner.streams.get(session).into_iter().flatten().rev();
+        streams.map(|(_, stream)| stream.clone()).collect()
+    }
+
+    /// Says on one of the session's streams that the user is done. Whether
+    /// somebody was listening.
+    async fn tell(&self, session: &str, elicitation: &Elicitation) -> bool {
+        for stream in self.streams(session) {
+            if stream.message(&elicitation.completed()).await.is_ok()
+                && stream.message(&tools_list_changed()).await.is_ok()
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -403,12 +438,17 @@ pub(crate) fn tell_when_done(
     exchange.headers.clear();
     tokio::spawn(async move {
         let _waiting = waiting;
-        if mended(&app, &exchange, &case, AFTERWARDS).await
-            && let Some(stream) = app.held.stream(&session)
-        {
-            // A client that stopped listening asks again when it wants to.
-            let _ = stream.message(&elicitation.completed()).await;
-            let _ = stream.message(&tools_list_changed()).await;
+        if !mended(&app, &exchange, &case, AFTERWARDS).await {
+            return;
+        }
+        // It may be between two streams: ours ends when the account is there,
+        // and the upstream's follows. One that stopped listening asks again
+        // when it wants to.
+        for _ in 0..LISTENS_AGAIN {
+            if app.held.tell(&session, &elicitation).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
 }
@@ -416,6 +456,45 @@ pub(crate) fn tell_when_done(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_one_stream_leaves_the_sessions_others() {
+        let held = HeldCalls::default();
+        let ((first, gone), (second, body)) = (
+            countersign_mcp::body::channel(),
+            countersign_mcp::body::channel(),
+        );
+        let one = held.listening("s", first);
+        let two = held.listening("s", second);
+        held.hung_up("s", one);
+        drop(gone);
+        let random = countersign_core::ports::fakes::CountingRandom::default();
+        let elicitation = Elicitation::new(&random);
+        assert!(held.tell("s", &elicitation).await);
+        held.hung_up("s", two);
+        assert!(!held.tell("s", &elicitation).await);
+        assert!(held.inner().streams.is_empty(), "nothing is kept of it");
+        let told = body.collect_up_to(10_000).await.unwrap();
+        let told = String::from_utf8(told.to_vec()).unwrap();
+        assert!(told.contains(elicitation.id()), "{told}");
+        assert!(told.contains("tools/list_changed"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_client_has_gone_is_passed_over() {
+        let held = HeldCalls::default();
+        let ((first, body), (second, gone)) = (
+            countersign_mcp::body::channel(),
+            countersign_mcp::body::channel(),
+        );
+        held.listening("s", first);
+        held.listening("s", second);
+        drop(gone);
+        let random = countersign_core::ports::fakes::CountingRandom::default();
+        assert!(held.tell("s", &Elicitation::new(&random)).await);
+        drop(held);
+        assert!(!body.collect_up_to(10_000).await.unwrap().is_empty());
+    }
 
     #[test]
     fn one_user_holds_no_more_than_his_share_and_takes_nothing_from_others() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_core::error::CallError;
 use countersign_mcp::answer::{Trouble, tools_list_changed};
-use countersign_mcp::body::{AnswerBody, channel, event_stream};
+use countersign_mcp::body::{AnswerBody, EventSender, channel, event_stream};
 use countersign_mcp::relay::{self, Rules};
 use countersign_mcp::upstream::{Expects, Kind};
 use http::{Method, Response, StatusCode};
@@ -52,14 +52,14 @@ pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<Answer
         return answer.into_response(None);
     };
     let (stream, body) = channel();
-    app.held.listening(&session, stream.clone());
+    let number = app.held.listening(&session, stream.clone());
     let app = Arc::clone(app);
     tokio::spawn(async move {
         tokio::select! {
             _ = stream.forward(true, answer.body) => {}
             () = stream.closed() => {}
         }
-        app.held.hung_up(&session);
+        app.held.hung_up(&session, number);
     });
     event_stream(body)
 }
@@ -71,29 +71,40 @@ fn wait(app: &Arc<App>, exchange: &Exchange, error: CallError) -> Response<Answe
     };
     let (stream, body) = channel();
     let (app, exchange) = (Arc::clone(app), exchange.clone());
+    let session = exchange.session.as_ref().map(|s| s.capsule.id.clone());
     tokio::spawn(async move {
         let _waiting = waiting;
-        let case = Case::without_link(&app, &exchange, error);
-        let done = held::mended(&app, &exchange, &case, LONGEST);
-        tokio::pin!(done);
-        loop {
-            tokio::select! {
-                mended = &mut done => {
-                    if mended {
-                        let _ = stream.message(&tools_list_changed()).await;
-                    }
-                    return;
-                }
-                () = stream.closed() => return,
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    if stream.keep_alive().await.is_err() {
-                        return;
-                    }
-                }
-            }
+        // Calls that gave up tell their end here, too.
+        let listening = session.map(|s| (app.held.listening(&s, stream.clone()), s));
+        wait_on(&app, &exchange, error, &stream).await;
+        if let Some((number, session)) = listening {
+            app.held.hung_up(&session, number);
         }
     });
     event_stream(body)
+}
+
+/// Until the account is there, or the client has gone.
+async fn wait_on(app: &Arc<App>, exchange: &Exchange, error: CallError, stream: &EventSender) {
+    let case = Case::without_link(app, exchange, error);
+    let done = held::mended(app, exchange, &case, LONGEST);
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            mended = &mut done => {
+                if mended {
+                    let _ = stream.message(&tools_list_changed()).await;
+                }
+                return;
+            }
+            () = stream.closed() => return,
+            () = tokio::time::sleep(HEARTBEAT) => {
+                if stream.keep_alive().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Ends the client's session, and the upstream's behind it.

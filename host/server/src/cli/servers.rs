@@ -73,6 +73,9 @@ pub(super) struct Write {
     /// How long a call is held while the user acts [default: 45s]
     #[arg(long, value_name = "TIME")]
     wait: Option<String>,
+    /// How long the server may take to begin its answer [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
     /// A disabled server answers nothing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     enabled: Option<bool>,
@@ -92,6 +95,7 @@ impl Write {
         put_text(&mut body, "command", self.command);
         put_text(&mut body, "connection", self.connection);
         put_text(&mut body, "wait", self.wait);
+        put_text(&mut body, "timeout", self.timeout);
         put_list(&mut body, "teams", self.team);
         if let Some(enabled) = self.enabled {
             body.insert("enabled".to_owned(), enabled.into());

@@ -14,8 +14,9 @@ pub(super) enum Verb {
     Create(Create),
     /// List API tokens, without the tokens
     List(Whose),
-    /// Revoke an API token
-    Revoke(Revoke),
+    /// Revoke an API token; in force at once
+    #[command(visible_alias = "revoke")]
+    Delete(Delete),
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ pub(super) struct Whose {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Revoke {
+pub(super) struct Delete {
     /// As `token list` shows it
     id: String,
     /// Another user's
@@ -99,7 +100,7 @@ impl Verb {
                     "No API tokens. Create one with `countersign token create`.",
                 )
             }
-            Self::Revoke(Revoke { id, user }) => {
+            Self::Delete(Delete { id, user }) => {
                 client.delete(&["tokens", &id], &whose(user)).await?;
                 printer.done(&format!("Token {id} revoked."))
             }

@@ -7,7 +7,7 @@ use super::CliError;
 use super::client::Client;
 use super::input;
 use super::output::Printer;
-use super::providers::{Filter, put_list, put_text};
+use super::providers::{Filter, Named, put_list, put_text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -18,6 +18,12 @@ pub(super) enum Verb {
     Create(Create),
     /// List users
     List(Filter),
+    /// Show a user
+    Get(Named),
+    /// Change a user; a new password works once, and ends sessions, tokens and agents
+    Update(Update),
+    /// Delete a user with sessions, tokens, agents and connections
+    Delete(Named),
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +42,48 @@ pub(super) struct Create {
     /// A service account: no sign-in, only tokens
     #[arg(long)]
     service: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Update {
+    #[command(flatten)]
+    name: Named,
+    /// For people; an empty text ("") removes it
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+    /// All roles that the account has from now on
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    role: Option<Vec<String>>,
+    /// A disabled account can do nothing; its sessions and tokens end for good
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    enabled: Option<bool>,
+    /// Read a new password from standard input; it works once, for choosing another one. The
+    /// user's connections are suspended until the same account is connected again
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+impl Update {
+    fn body(self) -> Result<Map<String, Value>, CliError> {
+        let mut body = Map::new();
+        if let Some(email) = self.email {
+            body.insert("email".to_owned(), email.into());
+        }
+        put_list(&mut body, "roles", self.role);
+        if let Some(enabled) = self.enabled {
+            body.insert("enabled".to_owned(), enabled.into());
+        }
+        if self.password_stdin {
+            let password = input::secret("password", None)?;
+            body.insert("password".to_owned(), password.as_str().to_owned().into());
+        }
+        if body.is_empty() {
+            return Err(CliError(
+                "nothing to change; see `countersign user update --help`".into(),
+            ));
+        }
+        Ok(body)
+    }
 }
 
 impl Verb {
@@ -75,6 +123,16 @@ impl Verb {
                     ("ENABLED", "enabled"),
                 ];
                 printer.list(&list, &columns, "No users.")
+            }
+            Self::Get(name) => printer.fields(&client.get(&["users", name.get()]).await?),
+            Self::Update(update) => {
+                let name = update.name.get().to_owned();
+                let body = update.body()?;
+                printer.fields(&client.patch(&["users", &name], body).await?)
+            }
+            Self::Delete(name) => {
+                client.delete(&["users", name.get()], &[]).await?;
+                printer.done(&format!("User {} deleted.", name.get()))
             }
         }
     }

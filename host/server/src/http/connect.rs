@@ -1,9 +1,10 @@
-//! The pages of consent: what is about to be connected, and what came of it.
+//! The page of consent: what is about to be connected. What came of it is
+//! [`super::connected`].
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Form, OriginalUri, Path, RawQuery, State};
+use axum::extract::{Form, OriginalUri, Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use countersign_core::connection::ConnectionKey;
@@ -12,11 +13,10 @@ use countersign_core::scope::ScopeSet;
 use countersign_core::template::{self, Values};
 use countersign_identity::BrowserSession;
 use countersign_oauth::Party;
-use countersign_oauth::callback::{Callback, Outcome};
-use countersign_oauth::consent::{Begin, ReturnTo};
+use countersign_oauth::consent::{AskedBy, Begin, ReturnTo};
 use countersign_oauth::links::{Link, LinkError};
 use countersign_pages::Page;
-use countersign_pages::parts::{self, Look, Tone};
+use countersign_pages::parts::{self, Look};
 use http::{HeaderMap, StatusCode};
 use maud::html;
 use serde::Deserialize;
@@ -25,12 +25,9 @@ use url::Url;
 use crate::http::connections::{needs_of, server_named, viewer};
 use crate::wiring::App;
 
-/// `/connect/{provider}` and the redirect URIs.
+/// `/connect/{provider}`.
 pub fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/connect/{provider}", get(show).post(start))
-        .route("/oauth/callback", get(callback_bare))
-        .route("/oauth/callback/{provider}", get(callback_of))
+    Router::new().route("/connect/{provider}", get(show).post(start))
 }
 
 #[derive(Deserialize, Default)]
@@ -62,8 +59,7 @@ struct Wish {
     team: TeamName,
     resource: Option<Url>,
     scopes: ScopeSet,
-    server: Option<String>,
-    agent: Option<String>,
+    asked_by: AskedBy,
 }
 
 impl From<Link> for Wish {
@@ -72,8 +68,10 @@ impl From<Link> for Wish {
             team: link.team,
             resource: link.resource,
             scopes: link.scopes,
-            server: link.server.map(|s| s.to_string()),
-            agent: link.client_name,
+            asked_by: AskedBy {
+                server: link.server,
+                client_name: link.client_name,
+            },
         }
     }
 }
@@ -140,10 +138,11 @@ async fn page(
         Err(error) => return crate::http::store_failed(&error),
     };
     let mut rows = vec![("Signed in as", html! { (session.user.as_str()) })];
-    if let Some(agent) = &wish.agent {
+    if let Some(agent) = &wish.asked_by.client_name {
         rows.push(("Asked for by", html! { (agent) }));
     }
-    if let Some(server) = wish.server.as_deref().map(|name| server_title(app, name)) {
+    let server = wish.asked_by.server.as_ref();
+    if let Some(server) = server.map(|name| server_title(app, name.as_str())) {
         rows.push(("For", html! { (server) }));
     }
     if wish.team != TeamName::default_team() {
@@ -284,6 +283,7 @@ async fn start(
             ReturnTo::Connections
         },
         bare_callback: false,
+        asked_by: wish.asked_by,
     };
     match app.oauth.begin(begin, &party).await {
         Ok(url) => Redirect::to(url.as_str()).into_response(),
@@ -297,127 +297,6 @@ async fn start(
             )
         }
     }
-}
-
-async fn callback_bare(
-    state: State<Arc<App>>,
-    query: RawQuery,
-    uri: OriginalUri,
-    headers: HeaderMap,
-) -> Response {
-    callback(state.0, None, query.0, &uri.0, &headers).await
-}
-
-async fn callback_of(
-    state: State<Arc<App>>,
-    Path(provider): Path<String>,
-    query: RawQuery,
-    uri: OriginalUri,
-    headers: HeaderMap,
-) -> Response {
-    let Ok(provider) = ProviderName::parse(&provider) else {
-        return parts_not_found();
-    };
-    callback(state.0, Some(provider), query.0, &uri.0, &headers).await
-}
-
-async fn callback(
-    app: Arc<App>,
-    path_provider: Option<ProviderName>,
-    query: Option<String>,
-    uri: &http::Uri,
-    headers: &HeaderMap,
-) -> Response {
-    let session = match app.identity.require_session(headers, uri).await {
-        Ok(session) => session,
-        Err(redirect) => return redirect,
-    };
-    let callback = Callback {
-        path_provider,
-        query: query.as_deref().unwrap_or_default(),
-        user: session.user.clone(),
-        session: session.id.clone(),
-    };
-    let lookup = |name: &ProviderName| app.registry.party(name);
-    match app.oauth.finish(callback, lookup).await {
-        Ok(Outcome::Connected {
-            connection,
-            return_to,
-            missing,
-        }) => {
-            let label = app
-                .registry
-                .current()
-                .provider(&connection.provider)
-                .map_or_else(
-                    || connection.provider.to_string(),
-                    |p| p.display_name.clone(),
-                );
-            if return_to == ReturnTo::Connections && missing.is_empty() {
-                return Redirect::to("/connections").into_response();
-            }
-            connected(
-                &session,
-                &label,
-                connection.account.as_ref().map(|a| a.label.as_str()),
-                &missing,
-            )
-        }
-        Ok(Outcome::Refused {
-            advice, provider, ..
-        }) => {
-            let again =
-                provider.map_or_else(|| "/connections".to_owned(), |p| format!("/connect/{p}"));
-            let body = html! {
-                (parts::notice(Tone::Warning, &advice))
-                p { "Nothing was stored." }
-                (parts::actions(html! {
-                    (parts::link_button(Look::Plain, "Connections", "/connections"))
-                    (parts::link_button(Look::Primary, "Try again", &again))
-                }))
-            };
-            Page::new("Not connected")
-                .viewer(viewer(&session))
-                .narrow()
-                .status(StatusCode::BAD_REQUEST)
-                .body(parts::card("", body))
-                .into_response()
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a consent did not finish");
-            refuse(
-                &session,
-                StatusCode::BAD_REQUEST,
-                "Not connected",
-                &error.to_string(),
-            )
-        }
-    }
-}
-
-fn connected(
-    session: &BrowserSession,
-    provider: &str,
-    account: Option<&str>,
-    missing: &ScopeSet,
-) -> Response {
-    let body = html! {
-        @match account {
-            Some(account) => (parts::notice(Tone::Good, &format!("Your {provider} account {account} is connected."))),
-            None => (parts::notice(Tone::Good, &format!("Your {provider} account is connected."))),
-        }
-        @if !missing.is_empty() {
-            p { (provider) " did not grant these permissions. Calls that need them will ask again." }
-            (parts::scopes(missing.iter().map(|s| (s.as_str(), None))))
-        }
-        p { "You can close this page and go back to your agent. A call that is waiting goes on by itself." }
-        (parts::actions(html! { (parts::link_button(Look::Plain, "All connections", "/connections")) }))
-    };
-    Page::new("Connected")
-        .viewer(viewer(session))
-        .narrow()
-        .body(parts::card("", body))
-        .into_response()
 }
 
 /// What the user wants who comes from the connections page.
@@ -476,8 +355,7 @@ fn own_wish(
         team,
         resource: need.resource,
         scopes: need.scopes,
-        server: None,
-        agent: None,
+        asked_by: AskedBy::default(),
     })
 }
 
@@ -541,7 +419,12 @@ fn other_user(session: &BrowserSession) -> Response {
         .into_response()
 }
 
-fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str) -> Response {
+pub(super) fn refuse(
+    session: &BrowserSession,
+    status: StatusCode,
+    title: &str,
+    text: &str,
+) -> Response {
     let mut text = text.to_owned();
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
@@ -559,12 +442,4 @@ fn refuse(session: &BrowserSession, status: StatusCode, title: &str, text: &str)
         .status(status)
         .body(parts::card("", body))
         .into_response()
-}
-
-fn parts_not_found() -> Response {
-    countersign_pages::message(
-        StatusCode::NOT_FOUND,
-        "Not found",
-        "There is nothing at this address.",
-    )
 }

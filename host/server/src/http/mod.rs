@@ -21,6 +21,7 @@ use crate::wiring::App;
 pub mod address;
 pub mod api;
 pub mod connect;
+pub mod connected;
 pub mod connections;
 pub mod mcp;
 pub mod strangers;
@@ -44,6 +45,7 @@ pub fn router(app: &Arc<App>) -> Router {
     };
     let pages = Router::new()
         .merge(connect::routes())
+        .merge(connected::routes())
         .merge(connections::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -1,6 +1,6 @@
 //! Why the registry did not do it. Every sentence says what to do next.
 
-use countersign_core::caller::MissingPermission;
+use countersign_core::caller::{MissingPermission, Permissions};
 use countersign_core::names::InvalidName;
 use countersign_core::ports::StoreError;
 
@@ -36,6 +36,16 @@ pub enum Refusal {
         name: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// It does not exist, and the caller may not know what does.
+    #[error("{}{what} {name} not found; who may see what there is has the permission {what}_list", field.as_ref().map_or_else(String::new, |f| format!("{f}: ")))]
+    Unlisted {
+        /// CONTRACT's field name, if a field refers to it.
+        field: Option<String>,
+        /// The kind of thing.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
     },
     /// The name is taken.
     #[error(
@@ -113,6 +123,28 @@ impl Refusal {
         }
     }
 
+    /// The same for somebody who may not list what there is: names tell what
+    /// is attached, and where to aim.
+    #[must_use]
+    pub fn told_to(self, permissions: &Permissions) -> Self {
+        let hidden = |what: &str| !permissions.allow(&format!("{what}_list"), None);
+        match self {
+            Self::Unknown {
+                field, what, name, ..
+            } if hidden(what) => Self::Unlisted {
+                field: Some(field),
+                what,
+                name,
+            },
+            Self::NotFound { what, name, .. } if hidden(what) => Self::Unlisted {
+                field: None,
+                what,
+                name,
+            },
+            other => other,
+        }
+    }
+
     /// A name that breaks its rule.
     pub fn name(field: impl Into<String>, error: &InvalidName) -> Self {
         Self::invalid(
@@ -129,8 +161,8 @@ impl Refusal {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "invalid",
-            Self::Unknown { .. } => "unknown-reference",
-            Self::NotFound { .. } => "not-found",
+            Self::Unknown { .. } | Self::Unlisted { field: Some(_), .. } => "unknown-reference",
+            Self::NotFound { .. } | Self::Unlisted { field: None, .. } => "not-found",
             Self::Exists { .. } => "already-exists",
             Self::Immutable { .. } => "immutable",
             Self::InUse { .. } => "in-use",
@@ -148,9 +180,12 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Invalid { .. } | Self::Unknown { .. } | Self::Immutable { .. } => 400,
+            Self::Invalid { .. }
+            | Self::Unknown { .. }
+            | Self::Unlisted { field: Some(_), .. }
+            | Self::Immutable { .. } => 400,
             Self::Permission(_) => 403,
-            Self::NotFound { .. } => 404,
+            Self::NotFound { .. } | Self::Unlisted { field: None, .. } => 404,
             Self::Exists { .. }
             | Self::InUse { .. }
             | Self::PresetNotEnabled(_)
@@ -169,6 +204,7 @@ impl Refusal {
         match self {
             Self::Invalid { field, .. } | Self::Unknown { field, .. } => Some(field),
             Self::Immutable { field, .. } => Some(field),
+            Self::Unlisted { field, .. } => field.as_deref(),
             _ => None,
         }
     }

@@ -8,7 +8,8 @@ use countersign_core::names::{ProviderName, ServerName, TeamName};
 use countersign_core::preset::Description;
 use countersign_core::provider::{GrantType, Provider, duration_text};
 use countersign_core::server::{
-    AuthMode, ConnectionUse, DEFAULT_WAIT, Injection, Server, ServerAuth, Target, ToolFilter,
+    AuthMode, ConnectionUse, DEFAULT_TIMEOUT, DEFAULT_WAIT, Injection, Server, ServerAuth, Target,
+    ToolFilter,
 };
 use countersign_core::template::{self, Values};
 use countersign_core::time::Timestamp;
@@ -21,6 +22,8 @@ use super::snapshot::Snapshot;
 use super::{Refusal, text};
 
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Longest time an upstream may take to begin its answer.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 const MOST_PATTERNS: usize = 200;
 
 /// A server as somebody writes it: `POST` takes it, `PATCH` merges into it
@@ -47,6 +50,9 @@ pub struct ServerInput {
     /// How long a call is held while the user acts; `45s` if absent.
     #[schema(example = "45s")]
     pub wait: Option<String>,
+    /// How long the server may take to begin its answer; `5m` if absent.
+    #[schema(example = "5m")]
+    pub timeout: Option<String>,
     /// Tools that may be seen and called.
     pub tools: Option<ToolsInput>,
     /// Teams that may use it; everybody if empty.
@@ -125,6 +131,7 @@ impl From<&Server> for ServerInput {
             }),
             connection: Some(s.connection),
             wait: Some(duration_text::format(s.wait)),
+            timeout: Some(duration_text::format(s.timeout)),
             tools: Some(ToolsInput {
                 allow: s.tools.allow.clone(),
                 deny: s.tools.deny.clone(),
@@ -186,6 +193,7 @@ pub(super) fn check(
     Ok(Server {
         display_name: text::display_name(input.display_name.as_deref(), &input.name)?,
         wait: wait(input.wait.as_deref())?,
+        timeout: timeout(input.timeout.as_deref())?,
         tools: ToolFilter {
             allow: globs("tools.allow", tools.allow)?,
             deny: globs("tools.deny", tools.deny)?,
@@ -476,18 +484,22 @@ fn connection_use(
     let Some((provider, described)) = described else {
         return ConnectionUse::Dedicated;
     };
-    let values = Values::resolve(described, &provider.settings, &[]).unwrap_or_default();
-    let vendors = described.mcp_servers.iter().any(|server| {
-        template::render_text(&server.url, values.variables())
-            .ok()
-            .and_then(|text| Url::parse(&text).ok())
-            .is_some_and(|vendor| vendor.origin() == url.origin())
-    });
-    if vendors {
+    if is_vendors_own(provider, described, url) {
         ConnectionUse::Shared
     } else {
         ConnectionUse::Dedicated
     }
+}
+
+/// Whether the provider's preset lists this origin as its vendor's.
+pub(crate) fn is_vendors_own(provider: &Provider, described: &Description, url: &Url) -> bool {
+    let values = Values::resolve(described, &provider.settings, &[]).unwrap_or_default();
+    described.mcp_servers.iter().any(|server| {
+        template::render_text(&server.url, values.variables())
+            .ok()
+            .and_then(|text| Url::parse(&text).ok())
+            .is_some_and(|vendor| vendor.origin() == url.origin())
+    })
 }
 
 fn wait(given: Option<&str>) -> Result<Duration, Refusal> {
@@ -501,6 +513,18 @@ fn wait(given: Option<&str>) -> Result<Duration, Refusal> {
                 "wait",
                 format!("{text:?} is not a time of at most 5m, written like \"45s\""),
             )
+        })
+}
+
+fn timeout(given: Option<&str>) -> Result<Duration, Refusal> {
+    let Some(text) = given else {
+        return Ok(DEFAULT_TIMEOUT);
+    };
+    duration_text::parse(text)
+        .filter(|d| !d.is_zero() && *d <= LONGEST_TIMEOUT)
+        .ok_or_else(|| {
+            let problem = format!("{text:?} is not a time from 1s to 1h, written like \"5m\"");
+            Refusal::invalid("timeout", problem)
         })
 }
 

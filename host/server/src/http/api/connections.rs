@@ -145,7 +145,10 @@ pub(super) async fn create(
         ));
     }
     let team = team(&state, &asking, input.team).await?;
-    let provider = state.registry.find_provider(input.provider.as_str())?;
+    let provider = state
+        .registry
+        .find_provider(input.provider.as_str())
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
     if !provider.enabled {
         return Err(invalid(
             "provider",

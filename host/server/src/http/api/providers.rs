@@ -92,7 +92,10 @@ pub(super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<ProviderView>, Problem> {
     asking.permissions.demand("provider_get", Some(&name))?;
-    let provider = state.registry.find_provider(&name)?;
+    let provider = state
+        .registry
+        .find_provider(&name)
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
     one(&state, &provider).await.map(Json)
 }
 

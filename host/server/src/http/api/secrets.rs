@@ -92,7 +92,8 @@ pub(super) async fn get(
             what: "secret",
             name,
             known: snapshot.secrets.keys().map(ToString::to_string).collect(),
-        })?;
+        })
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
     Ok(Json(view(&snapshot, &found.value)))
 }
 

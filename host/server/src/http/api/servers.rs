@@ -69,7 +69,10 @@ pub(super) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<ServerView>, Problem> {
     asking.permissions.demand("server_get", Some(&name))?;
-    let server = state.registry.find_server(&name)?;
+    let server = state
+        .registry
+        .find_server(&name)
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
     Ok(Json(view(&state, &server)))
 }
 

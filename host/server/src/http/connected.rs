@@ -1,0 +1,264 @@
+//! The redirect URIs of consents, and the page that says what came of one.
+//!
+//! The redirect's query holds code and state: they are of no use any more, but
+//! belong into no history and no screenshot. So the browser is sent on to
+//! `/connected`, which knows from the session what to show.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{OriginalUri, Path, RawQuery, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use countersign_core::names::ProviderName;
+use countersign_core::scope::ScopeSet;
+use countersign_core::time::Timestamp;
+use countersign_identity::BrowserSession;
+use countersign_oauth::callback::{Callback, Outcome};
+use countersign_oauth::consent::ReturnTo;
+use countersign_pages::Page;
+use countersign_pages::parts::{self, Look, Tone};
+use http::{HeaderMap, StatusCode};
+use maud::html;
+use url::Url;
+
+use super::connect::refuse;
+use crate::http::connections::viewer;
+use crate::wiring::App;
+
+const CONNECTIONS: &str = "/connections";
+/// How long what came of a consent can be looked at again.
+const SHOWN: Duration = Duration::from_secs(15 * 60);
+/// Sessions remembered; beyond it those that are over are forgotten, then all.
+const MOST: usize = 10_000;
+
+/// The redirect URIs, and where they lead.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/oauth/callback", get(callback_bare))
+        .route("/oauth/callback/{provider}", get(callback_of))
+        .route("/connected", get(show))
+}
+
+/// What came of a consent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    Connected {
+        provider: String,
+        account: Option<String>,
+        missing: ScopeSet,
+    },
+    Refused {
+        advice: String,
+        /// A path of ours.
+        again: String,
+    },
+    Failed(String),
+}
+
+/// What came of each session's last consent.
+#[derive(Default)]
+pub struct Results(Mutex<HashMap<String, (Timestamp, Ending)>>);
+
+impl Results {
+    fn keep(&self, session: &str, now: Timestamp, result: Ending) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.retain(|_, (then, _)| now.since(*then) < SHOWN);
+        }
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(session.to_owned(), (now, result));
+    }
+
+    fn find(&self, session: &str, now: Timestamp) -> Option<Ending> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, result) = all.get(session)?;
+        (now.since(*then) < SHOWN).then(|| result.clone())
+    }
+}
+
+async fn callback_bare(
+    state: State<Arc<App>>,
+    query: RawQuery,
+    uri: OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    callback(state.0, None, query.0, &uri.0, &headers).await
+}
+
+async fn callback_of(
+    state: State<Arc<App>>,
+    Path(provider): Path<String>,
+    query: RawQuery,
+    uri: OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(provider) = ProviderName::parse(&provider) else {
+        let text = "There is nothing at this address.";
+        return countersign_pages::message(StatusCode::NOT_FOUND, "Not found", text);
+    };
+    callback(state.0, Some(provider), query.0, &uri.0, &headers).await
+}
+
+async fn callback(
+    app: Arc<App>,
+    path_provider: Option<ProviderName>,
+    query: Option<String>,
+    uri: &http::Uri,
+    headers: &HeaderMap,
+) -> Response {
+    let session = match app.identity.require_session(headers, uri).await {
+        Ok(session) => session,
+        Err(redirect) => return redirect,
+    };
+    let callback = Callback {
+        path_provider,
+        query: query.as_deref().unwrap_or_default(),
+        user: session.user.clone(),
+        session: session.id.clone(),
+    };
+    let lookup = |name: &ProviderName| app.registry.party(name);
+    let result = match app.oauth.finish(callback, lookup).await {
+        Ok(Outcome::Connected {
+            return_to: ReturnTo::Connections,
+            missing,
+            ..
+        }) if missing.is_empty() => return Redirect::to(CONNECTIONS).into_response(),
+        Ok(Outcome::Connected {
+            connection,
+            missing,
+            ..
+        }) => Ending::Connected {
+            provider: app
+                .registry
+                .current()
+                .provider(&connection.provider)
+                .map_or_else(
+                    || connection.provider.to_string(),
+                    |p| p.display_name.clone(),
+                ),
+            account: connection.account.map(|account| account.label),
+            missing,
+        },
+        Ok(Outcome::Refused {
+            advice,
+            provider,
+            again,
+            ..
+        }) => {
+            let again = match again {
+                // What an agent asked for is begun again by a link like the first.
+                Some(request) => match app.oauth.make_link(*request).await {
+                    Ok(link) => path_of(&link),
+                    Err(error) => return super::store_failed(&error),
+                },
+                None => provider.map_or_else(|| CONNECTIONS.into(), |p| format!("/connect/{p}")),
+            };
+            Ending::Refused { advice, again }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a consent did not finish");
+            Ending::Failed(error.to_string())
+        }
+    };
+    app.consents
+        .keep(&session.id, app.world.clock.now(), result);
+    Redirect::to("/connected").into_response()
+}
+
+/// The part of an address of ours behind the origin.
+fn path_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Response {
+    let session = match app.identity.require_session(&headers, &uri).await {
+        Ok(session) => session,
+        Err(redirect) => return redirect,
+    };
+    match app.consents.find(&session.id, app.world.clock.now()) {
+        Some(Ending::Connected {
+            provider,
+            account,
+            missing,
+        }) => connected(&session, &provider, account.as_deref(), &missing),
+        Some(Ending::Refused { advice, again }) => refused(&session, &advice, &again),
+        Some(Ending::Failed(why)) => {
+            refuse(&session, StatusCode::BAD_REQUEST, "Not connected", &why)
+        }
+        None => Redirect::to(CONNECTIONS).into_response(),
+    }
+}
+
+fn refused(session: &BrowserSession, advice: &str, again: &str) -> Response {
+    let body = html! {
+        (parts::notice(Tone::Warning, advice))
+        p { "Nothing was stored." }
+        (parts::actions(html! {
+            (parts::link_button(Look::Plain, "Connections", CONNECTIONS))
+            (parts::link_button(Look::Primary, "Try again", again))
+        }))
+    };
+    Page::new("Not connected")
+        .viewer(viewer(session))
+        .narrow()
+        .status(StatusCode::BAD_REQUEST)
+        .body(parts::card("", body))
+        .into_response()
+}
+
+fn connected(
+    session: &BrowserSession,
+    provider: &str,
+    account: Option<&str>,
+    missing: &ScopeSet,
+) -> Response {
+    let body = html! {
+        @match account {
+            Some(account) => (parts::notice(Tone::Good, &format!("Your {provider} account {account} is connected."))),
+            None => (parts::notice(Tone::Good, &format!("Your {provider} account is connected."))),
+        }
+        @if !missing.is_empty() {
+            p { (provider) " did not grant these permissions. Calls that need them will ask again." }
+            (parts::scopes(missing.iter().map(|s| (s.as_str(), None))))
+        }
+        p { "You can close this page and go back to your agent. A call that is waiting goes on by itself." }
+        (parts::actions(html! { (parts::link_button(Look::Plain, "All connections", CONNECTIONS)) }))
+    };
+    Page::new("Connected")
+        .viewer(viewer(session))
+        .narrow()
+        .body(parts::card("", body))
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_of_a_consent_is_shown_to_its_session_for_a_while() {
+        let results = Results::default();
+        let now = Timestamp::from_secs(1_000);
+        let failed = || Ending::Failed("x".into());
+        results.keep("ada", now, failed());
+        assert_eq!(results.find("ada", now), Some(failed()));
+        assert_eq!(results.find("grace", now), None);
+        assert_eq!(results.find("ada", now.plus(SHOWN)), None);
+        for n in 0..2 * MOST {
+            results.keep(&n.to_string(), now, failed());
+        }
+        assert!(results.0.lock().unwrap().len() <= MOST);
+    }
+}
