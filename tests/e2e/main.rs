@@ -2,6 +2,7 @@
 //! host beside real counterparts.
 
 mod agents;
+mod attacks;
 mod bad_input;
 mod canary;
 mod conformance;

@@ -121,12 +121,6 @@ async fn who_may_not_list_what_there_is_learns_no_names() -> Result<()> {
         (Method::POST, "/servers", Some(server), "provider nothing"),
         (Method::GET, "/servers/nothing", None, "server nothing"),
         (Method::GET, "/secrets/NOTHING", None, "secret NOTHING"),
-        (
-            Method::POST,
-            "/connections",
-            Some(json!({ "provider": "nothing" })),
-            "provider nothing",
-        ),
     ];
     for (method, path, body, what) in probes {
         let answer = world

@@ -15,7 +15,11 @@ use fixture::{Body, Fixture};
 
 /// Components made on the spot, as the presets' own tests make them.
 #[path = "../../host/presets/tests/presets/fixture.rs"]
-#[allow(dead_code, reason = "those tests use more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "those tests use more of it, from a crate of its own"
+)]
 mod fixture;
 
 const SWAPS: usize = 20;
