@@ -107,6 +107,12 @@ name!(
     |v| is_slug(v, 63)
 );
 name!(
+    /// Who signs presets.
+    PublisherName, "publisher name",
+    "lower-case letters, digits and hyphens, beginning with a letter, at most 63 (^[a-z][a-z0-9-]{0,62}$)",
+    |v| is_slug(v, 63)
+);
+name!(
     /// The name of a team.
     TeamName, "team name",
     "lower-case letters, digits and hyphens, beginning with a letter, at most 63 (^[a-z][a-z0-9-]{0,62}$)",
@@ -213,7 +219,7 @@ impl TryFrom<String> for Digest {
             rule: "sha256: and 64 hexadecimal digits",
         };
         let digits = value.strip_prefix("sha256:").ok_or_else(invalid)?;
-        if digits.len() != 64 || !digits.is_ascii() {
+        if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(invalid());
         }
         let mut bytes = [0; 32];
@@ -266,5 +272,6 @@ mod tests {
         let digest = Digest::of(b"countersign");
         assert_eq!(Digest::try_from(digest.to_string()), Ok(digest));
         assert!(Digest::try_from("sha256:zz".to_owned()).is_err());
+        assert!(Digest::try_from(format!("sha256:{}", "+f".repeat(32))).is_err());
     }
 }

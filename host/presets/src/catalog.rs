@@ -21,6 +21,7 @@ use crate::bound::Bound;
 use crate::cache::CompileCache;
 use crate::engine::{EngineConfig, Sandboxes};
 use crate::load::{self, LoadError};
+use crate::signature::{Origin, SignaturePolicy, Trust};
 use crate::terms::Terms;
 
 mod bindings;
@@ -47,6 +48,7 @@ const BACKLOG: usize = 256;
 pub struct Catalog {
     dir: PathBuf,
     sandboxes: Arc<Sandboxes>,
+    trust: Trust,
     /// Held while the directory is read and components are compiled.
     scanning: Mutex<()>,
     files: Mutex<Files>,
@@ -59,22 +61,26 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Opens a directory (making it if need be), loads what is in it and goes
-    /// on watching it. Bad files are refused one by one, never the catalog.
+    /// [`Self::open_with`] for components that the caller built itself, in tests
+    /// and measurements: signatures are not looked at, compiled code is not
+    /// kept.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Arc<Self>, OpenError> {
-        Self::open_with(dir, config, None)
+        Self::open_with(dir, config, Trust::off(), None)
     }
 
-    /// [`Self::open`] with compiled code kept between starts.
+    /// Opens a directory (making it if need be), loads what is in it and may be
+    /// trusted, and goes on watching it. Bad files are refused one by one, never
+    /// the catalog. With a cache, compiled code is kept between starts.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// [`OpenError`].
     pub fn open_with(
         dir: &Path,
         config: EngineConfig,
+        trust: Trust,
         cache: Option<CompileCache>,
     ) -> Result<Arc<Self>, OpenError> {
         let unusable = |error| OpenError::Directory {
@@ -86,6 +92,7 @@ impl Catalog {
         let this = Arc::new(Self {
             dir: dir.to_owned(),
             sandboxes: Sandboxes::new(config, cache)?,
+            trust,
             scanning: Mutex::new(()),
             files: Mutex::default(),
             bindings: Mutex::default(),
@@ -217,19 +224,20 @@ impl Catalog {
         let mut reporter = self.reporter();
         let mut any = false;
         for (file, stamp) in work {
-            let result = load::read(&self.dir.join(&file));
-            let known = result.as_ref().ok().map(|bytes| Digest::of(bytes));
-            if lock(&self.files).is_known(&file, stamp, known) {
+            let source = load::read_all(&self.dir.join(&file));
+            let read = source.as_ref().ok().map(load::Source::digest);
+            if lock(&self.files).is_known(&file, stamp, read) {
                 continue;
             }
-            let result = result.and_then(|bytes| load::load(&self.sandboxes, &file, &bytes));
+            let digest = source.as_ref().ok().map(|s| Digest::of(&s.bytes));
+            let result = source.and_then(|s| load::load(&self.sandboxes, &self.trust, &file, s));
             if let Err(error) = &result
                 && patience
                 && lock(&self.files).may_be_half_written(&file, stamp, error)
             {
                 continue;
             }
-            any |= lock(&self.files).put(file, stamp, known, result, &mut reporter);
+            any |= lock(&self.files).put(file, stamp, (read, digest), result, &mut reporter);
         }
         any |= lock(&self.files).retain(&found, &mut reporter);
         if any {
@@ -262,9 +270,14 @@ impl Catalog {
                 CatalogEvent::Refused { file, reason } => {
                     tracing::warn!(file, reason, "preset refused")
                 }
-                CatalogEvent::Loaded { file, digest } => {
-                    tracing::info!(file, %digest, "preset loaded")
-                }
+                CatalogEvent::Loaded {
+                    file,
+                    digest,
+                    origin,
+                } => match &origin.warning {
+                    Some(warning) => tracing::warn!(file, %digest, warning, "preset loaded"),
+                    None => tracing::info!(file, %digest, %origin, "preset loaded"),
+                },
                 CatalogEvent::Removed { file } => tracing::info!(file, "preset file removed"),
                 CatalogEvent::Swapped {
                     provider,
@@ -326,23 +339,52 @@ impl Catalog {
     }
 }
 
-/// Looks at a component file without a catalog, under these settings.
+/// [`inspect_file_with`], without a look at signatures.
 ///
 /// # Errors
-/// [`LoadError`], as the catalog would refuse it.
+/// As [`inspect_file_with`].
 pub fn inspect_file(
     path: &Path,
     settings: &Map<String, Value>,
     config: EngineConfig,
+) -> Result<Inspection, LoadError> {
+    inspect_file_with(path, settings, config, &Trust::off())
+}
+
+/// Looks at a component file without a catalog, under these settings. A
+/// signature that would be refused is told as its origin's warning: looking is
+/// allowed.
+///
+/// # Errors
+/// [`LoadError`], as the catalog would refuse it.
+pub fn inspect_file_with(
+    path: &Path,
+    settings: &Map<String, Value>,
+    config: EngineConfig,
+    trust: &Trust,
 ) -> Result<Inspection, LoadError> {
     let file = path
         .file_name()
         .and_then(|n| n.to_str())
         .unwrap_or_default();
     load::parse_file_name(file)?;
-    let bytes = load::read(path)?;
+    let source = load::read_all(path)?;
     let sandboxes = Sandboxes::new(config, None).map_err(|e| LoadError::Invalid(e.to_string()))?;
-    let loaded = load::load(&sandboxes, file, &bytes)?;
+    let looking = Trust {
+        policy: match trust.policy {
+            SignaturePolicy::Require => SignaturePolicy::Warn,
+            other => other,
+        },
+        ..trust.clone()
+    };
+    let loaded = match load::load(&sandboxes, &looking, file, source.clone()) {
+        Err(LoadError::Signature(why)) => {
+            let mut loaded = load::load(&sandboxes, &Trust::off(), file, source)?;
+            loaded.origin = Origin::refused(&why);
+            loaded
+        }
+        loaded => loaded?,
+    };
     let mut inspection = inspection(file, &loaded, None, loaded.permissions.clone());
     if !settings.is_empty() {
         let (description, permissions) = load::describe_with(&loaded, settings)?;

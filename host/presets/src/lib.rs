@@ -30,6 +30,7 @@ mod limits;
 mod load;
 mod outline;
 mod permissions;
+pub mod signature;
 mod symbols;
 mod terms;
 mod wasi;
@@ -39,6 +40,7 @@ pub use cache::CompileCache;
 pub use catalog::{
     BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FaultReport, FileState,
     Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions, inspect_file,
+    inspect_file_with,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};

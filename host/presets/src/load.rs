@@ -17,7 +17,11 @@ use crate::approval::canonical_settings;
 use crate::check::{self, CheckError, Declared};
 use crate::engine::Sandboxes;
 use crate::host::PresetLog;
-use crate::permissions::PermissionSet;
+use crate::permissions::{PermissionSet, hook_names};
+use crate::signature::{
+    LARGEST_PULLED, LARGEST_SIGNATURE, ORIGIN_SUFFIX, Origin, Pulled, SIGNATURE_SUFFIX,
+    SignatureError, Trust, permissions_of,
+};
 use crate::symbols::Symbols;
 use crate::{outline, wasi};
 
@@ -40,6 +44,10 @@ pub enum LoadError {
         /// In bytes.
         size: u64,
     },
+    /// Nobody whom the operator trusts vouches for it, or somebody's word about
+    /// it is broken.
+    #[error("{0}")]
+    Signature(#[from] SignatureError),
     /// No WebAssembly at all.
     #[error("the file is not WebAssembly, or is cut off before its first eight bytes")]
     NotWasm,
@@ -107,6 +115,45 @@ pub(crate) struct Loaded {
     pub(crate) description: Result<Description, String>,
     /// What follows from it, for a provider that adds nothing of its own.
     pub(crate) permissions: Option<PermissionSet>,
+    /// What is signed of it: the same, or imports and exported hooks if there
+    /// is nothing else before settings.
+    pub(crate) signed: PermissionSet,
+    /// Who vouches for it.
+    pub(crate) origin: Origin,
+}
+
+/// A component's bytes, and what lies beside it.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) bytes: Vec<u8>,
+    signature: Option<Result<Vec<u8>, SignatureError>>,
+    pulled: Option<Vec<u8>>,
+}
+
+impl Source {
+    /// Without anything beside it.
+    pub(crate) fn alone(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            signature: None,
+            pulled: None,
+        }
+    }
+
+    /// Changes with any of the files.
+    pub(crate) fn digest(&self) -> Digest {
+        let signature = match &self.signature {
+            Some(Ok(bytes)) => Digest::of(bytes),
+            Some(Err(error)) => Digest::of(error.to_string().as_bytes()),
+            None => Digest::of(b""),
+        };
+        let pulled = Digest::of(self.pulled.as_deref().unwrap_or_default());
+        let mut all = Vec::with_capacity(96);
+        for digest in [Digest::of(&self.bytes), signature, pulled] {
+            all.extend_from_slice(digest.as_bytes());
+        }
+        Digest::of(&all)
+    }
 }
 
 /// The preset and version that a file name says.
@@ -138,28 +185,60 @@ pub fn is_version(text: &str) -> bool {
 
 /// Reads a file of at most [`LARGEST_COMPONENT`] bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    capped(path, LARGEST_COMPONENT).map_err(|error| match error {
+        ReadError::TooLarge(size) => LoadError::TooLarge { size },
+        ReadError::Io(error) => LoadError::Unreadable(error.to_string()),
+        ReadError::NoFile => LoadError::Unreadable("it is not a regular file".into()),
+    })
+}
+
+/// Reads a component and what lies beside it.
+pub(crate) fn read_all(path: &Path) -> Result<Source, LoadError> {
+    let beside = |suffix: &str, most: u64| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match capped(Path::new(&name), most) {
+            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+            read => Some(read),
+        }
+    };
+    // The component last: whoever puts both there writes the signature first.
+    let signature = beside(SIGNATURE_SUFFIX, LARGEST_SIGNATURE).map(|read| {
+        read.map_err(|error| match error {
+            ReadError::TooLarge(_) => SignatureError::TooLarge,
+            ReadError::Io(error) => SignatureError::Unreadable(error.to_string()),
+            ReadError::NoFile => SignatureError::Unreadable("it is not a regular file".into()),
+        })
+    });
+    let pulled = beside(ORIGIN_SUFFIX, LARGEST_PULLED).and_then(Result::ok);
+    Ok(Source {
+        bytes: read(path)?,
+        signature,
+        pulled,
+    })
+}
+
+enum ReadError {
+    TooLarge(u64),
+    Io(std::io::Error),
+    NoFile,
+}
+
+fn capped(path: &Path, most: u64) -> Result<Vec<u8>, ReadError> {
     use std::io::Read as _;
-    let unreadable = |e: std::io::Error| LoadError::Unreadable(e.to_string());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let file = std::fs::File::open(path).map_err(ReadError::Io)?;
+    let metadata = file.metadata().map_err(ReadError::Io)?;
     if !metadata.is_file() {
-        return Err(LoadError::Unreadable("it is not a regular file".into()));
+        return Err(ReadError::NoFile);
     }
-    if metadata.len() > LARGEST_COMPONENT {
-        return Err(LoadError::TooLarge {
-            size: metadata.len(),
-        });
+    if metadata.len() > most {
+        return Err(ReadError::TooLarge(metadata.len()));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
-    let read = file
-        .take(LARGEST_COMPONENT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    match u64::try_from(read) {
-        Ok(size) if size <= LARGEST_COMPONENT => Ok(bytes),
-        _ => Err(LoadError::TooLarge {
-            size: LARGEST_COMPONENT + 1,
-        }),
+    let read = file.take(most + 1).read_to_end(&mut bytes);
+    match u64::try_from(read.map_err(ReadError::Io)?) {
+        Ok(size) if size <= most => Ok(bytes),
+        _ => Err(ReadError::TooLarge(most + 1)),
     }
 }
 
@@ -167,17 +246,30 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 ///
 /// # Errors
 /// The first [`LoadError`].
-pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Loaded, LoadError> {
+pub(crate) fn load(
+    sandboxes: &Sandboxes,
+    trust: &Trust,
+    file: &str,
+    source: Source,
+) -> Result<Loaded, LoadError> {
     let (name, version) = parse_file_name(file)?;
+    let Source {
+        bytes,
+        signature,
+        pulled,
+    } = source;
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if size > LARGEST_COMPONENT {
         return Err(LoadError::TooLarge { size });
     }
-    is_component(bytes)?;
-    outline::check(bytes, sandboxes.config().large.modules).map_err(LoadError::Burden)?;
-    let digest = Digest::of(bytes);
+    is_component(&bytes)?;
+    outline::check(&bytes, sandboxes.config().large.modules).map_err(LoadError::Burden)?;
+    let digest = Digest::of(&bytes);
+    // Before anything is compiled.
+    let (mut origin, signature) = trust.judge((file, &name, &version), digest, signature)?;
+    origin.pulled = pulled.and_then(|note| Pulled::parse(&note, digest));
     let (component, class) = sandboxes
-        .compile(bytes)
+        .compile(&bytes)
         .map_err(|e| LoadError::Invalid(crate::faults::plain(&e)))?;
     let imports = imports(&component)?;
     let abi = version_of(&component)?;
@@ -194,6 +286,14 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
         Ok((description, permissions)) => (Ok(description), Some(permissions)),
         Err(text) => (Err(text), None),
     };
+    let signed = permissions.clone().unwrap_or_else(|| PermissionSet {
+        imports: imports.clone(),
+        hooks: hook_names(guest.exported_hooks()),
+        ..PermissionSet::default()
+    });
+    if let Some(signature) = signature {
+        signature.agrees(&permissions_of(&signed))?;
+    }
     Ok(Loaded {
         name,
         version,
@@ -203,6 +303,8 @@ pub(crate) fn load(sandboxes: &Sandboxes, file: &str, bytes: &[u8]) -> Result<Lo
         guest,
         description,
         permissions,
+        signed,
+        origin,
     })
 }
 

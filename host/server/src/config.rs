@@ -213,6 +213,15 @@ allow_private_upstreams = ["127.0.0.1:*", "[::1]:9000"]
 signatures = "off"
 "#;
 
+    const KEY: &str = "ed25519:Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+
+    /// A publisher after `signatures`.
+    macro_rules! publisher {
+        ($text:literal) => {
+            concat!("\"off\"\n[[presets.publisher]]\n", $text)
+        };
+    }
+
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("/etc/cs/countersign.toml"), text)
     }
@@ -312,6 +321,65 @@ signatures = "off"
             ("everything private", "127.0.0.1:*", "*:*"),
             ("bad signatures", "\"off\"", "\"maybe\""),
             (
+                "a publisher without a name",
+                "\"off\"",
+                publisher!("keys = [K]\npresets = [\"*\"]"),
+            ),
+            (
+                "a publisher without keys",
+                "\"off\"",
+                publisher!("name = \"acme\"\nkeys = []\npresets = [\"*\"]"),
+            ),
+            (
+                "a publisher for nothing",
+                "\"off\"",
+                publisher!("name = \"acme\"\nkeys = [K]\npresets = []"),
+            ),
+            (
+                "a bad key",
+                "\"off\"",
+                publisher!("name = \"acme\"\nkeys = [\"ssh-ed25519 AAAA\"]\npresets = [\"*\"]"),
+            ),
+            (
+                "a bad preset",
+                "\"off\"",
+                publisher!("name = \"acme\"\nkeys = [K]\npresets = [\"*-x\"]"),
+            ),
+            (
+                "a publisher twice",
+                "\"off\"",
+                publisher!(
+                    "name = \"acme\"\nkeys = [K]\npresets = [\"*\"]\n[[presets.publisher]]\nname = \"acme\"\nkeys = [K]\npresets = [\"*\"]"
+                ),
+            ),
+            (
+                "a key of two publishers",
+                "\"off\"",
+                publisher!(
+                    "name = \"acme\"\nkeys = [K]\npresets = [\"*\"]\n[[presets.publisher]]\nname = \"evil\"\nkeys = [K]\npresets = [\"*\"]"
+                ),
+            ),
+            (
+                "trusted and revoked",
+                "\"off\"",
+                "\"off\"\nrevoked_keys = [K]\n[[presets.publisher]]\nname = \"acme\"\nkeys = [K]\npresets = [\"*\"]",
+            ),
+            (
+                "pinned to nothing",
+                "\"off\"",
+                "\"off\"\npin = { github = [] }",
+            ),
+            (
+                "a bad pin",
+                "\"off\"",
+                "\"off\"\npin = { github = \"sha1:00\" }",
+            ),
+            (
+                "a bad preset's pin",
+                "\"off\"",
+                "\"off\"\npin = { Github = \"sha256:00\" }",
+            ),
+            (
                 "a key twice",
                 "embedded = true",
                 "embedded = true\nembedded = true",
@@ -324,11 +392,37 @@ signatures = "off"
                 GOOD.contains(from),
                 "{what}: {from} is not in the good text"
             );
-            let error = parse(&GOOD.replacen(from, to, 1)).expect_err(what);
+            let to = to.replace("[K]", &format!("[\"{KEY}\"]"));
+            let error = parse(&GOOD.replacen(from, &to, 1)).expect_err(what);
             assert!(error.line.is_some(), "{what}: {error}");
             out.push_str(&format!("# {what}\n{error}\n\n"));
         }
         insta::assert_snapshot!(out);
+    }
+
+    #[test]
+    fn publishers_pins_and_revoked_keys_are_read() {
+        let config = parse(&GOOD.replace(
+            "\"off\"",
+            &format!(
+                "\"warn\"\nrevoked_keys = [\"ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"]\n\
+                 [presets.pin]\ngithub = \"sha256:{zeros}\"\nslack = [\"sha256:{zeros}\", \"sha256:{ones}\"]\n\
+                 [[presets.publisher]]\nname = \"acme\"\nkeys = [\"{KEY}\"]\npresets = [\"github\", \"acme-*\"]",
+                zeros = "00".repeat(32),
+                ones = "11".repeat(32),
+            ),
+        ))
+        .unwrap();
+        let trust = config.presets.trust;
+        assert_eq!(trust.revoked.len(), 1);
+        assert_eq!(trust.pins.len(), 2);
+        assert_eq!(trust.publishers[0].keys[0].to_string(), KEY);
+        let presets: Vec<_> = trust.publishers[0]
+            .presets
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(presets, ["github", "acme-*"]);
     }
 
     #[test]

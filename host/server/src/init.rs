@@ -191,9 +191,13 @@ embedded = true
 # Private addresses that administrators may use for servers and providers.
 {private}
 [presets]
-# This version of Countersign cannot verify signatures: every preset is enabled and
-# approved by hand. "require" refuses all unsigned ones, "off" does not mention it.
-signatures = "warn"
+# Only presets that a publisher you trust has signed are loaded. To vouch for some yourself,
+# the presets that come with Countersign for example:
+#   countersign preset keygen NAME
+#   countersign preset sign catalog/github-0.1.0.wasm --key NAME.key
+#   countersign preset trust NAME.pub
+# "warn" loads others with a warning, "off" does not look.
+signatures = "require"
 "#,
         listen = chosen.listen,
     )

@@ -17,7 +17,7 @@ use countersign_core::secret::Sealed;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::{Config, Signatures};
+use crate::config::Config;
 
 pub mod address;
 mod patch;
@@ -48,7 +48,6 @@ pub use snapshot::{ApprovalRecord, Choice, Enablement, SecretFacts, SetAside, Sn
 pub struct Registry {
     world: World,
     addresses: AddressRules,
-    signatures: Signatures,
     presets: Arc<dyn PresetHost>,
     /// Proposals that somebody was shown, newest last, to say what changed
     /// since.
@@ -79,17 +78,11 @@ impl Registry {
                 public_url: config.server.public_url.clone(),
                 listen: config.server.listen,
             },
-            signatures: config.presets.signatures,
             presets,
             shown: std::sync::Mutex::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
             writing: tokio::sync::Mutex::new(()),
         });
-        if this.signatures == Signatures::Warn {
-            tracing::warn!(
-                "presets run unsigned: this version of Countersign cannot verify signatures"
-            );
-        }
         this.bind_all().await;
         Ok(this)
     }

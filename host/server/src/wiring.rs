@@ -212,9 +212,10 @@ impl App {
 
 async fn open_catalog(config: &Config, cache: CompileCache) -> Result<Arc<Catalog>, StartError> {
     let folder = config.server.catalog_dir.clone();
+    let trust = config.presets.trust.clone();
     // Compiling takes some milliseconds a preset.
     tokio::task::spawn_blocking(move || {
-        Catalog::open_with(&folder, EngineConfig::default(), Some(cache))
+        Catalog::open_with(&folder, EngineConfig::default(), trust, Some(cache))
     })
     .await
     .map_err(part)?

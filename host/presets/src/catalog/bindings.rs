@@ -354,6 +354,7 @@ fn propose(
         preset: provider.preset.clone(),
         file: candidate.file.clone(),
         version: candidate.loaded.version.clone(),
+        origin: candidate.loaded.origin.clone(),
         difference: PermissionSet::difference(known, &approval.permissions),
         approval,
     }

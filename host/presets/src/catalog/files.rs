@@ -11,10 +11,37 @@ use countersign_core::names::{Digest, PresetName};
 use super::report::{entry, inspection};
 use super::{CatalogEntry, CatalogEvent, FileState, Inspection};
 use crate::load::{LoadError, Loaded, SharedLoaded, parse_file_name};
+use crate::signature::{ORIGIN_SUFFIX, SIGNATURE_SUFFIX};
+
+/// Changes when a component does, or what lies beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp([Option<One>; 3]);
 
 /// Changes when a file does: size, inode, and both of its times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(u64, u64, [i64; 4]);
+struct One(u64, u64, [i64; 4]);
+
+impl One {
+    /// None if there is no such file.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let times = [
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ];
+        Some(Self(metadata.len(), metadata.ino(), times))
+    }
+}
+
+/// The component's file name, if this is one or lies beside one.
+pub(super) fn component_of(file: &str) -> &str {
+    [SIGNATURE_SUFFIX, ORIGIN_SUFFIX]
+        .iter()
+        .find_map(|suffix| file.strip_suffix(suffix))
+        .unwrap_or(file)
+}
 
 /// Files of a directory with their stamps.
 pub(super) type Found = BTreeMap<String, Stamp>;
@@ -31,16 +58,12 @@ pub(super) fn look(dir: &Path) -> std::io::Result<Found> {
             continue;
         }
         // Gone between the two: then it is not there.
-        let Ok(metadata) = std::fs::metadata(item.path()) else {
+        let Some(own) = One::of(&item.path()) else {
             continue;
         };
-        let times = [
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.ctime(),
-            metadata.ctime_nsec(),
-        ];
-        found.insert(name, Stamp(metadata.len(), metadata.ino(), times));
+        let beside = |suffix| One::of(&dir.join(format!("{name}{suffix}")));
+        let stamp = Stamp([Some(own), beside(SIGNATURE_SUFFIX), beside(ORIGIN_SUFFIX)]);
+        found.insert(name, stamp);
     }
     Ok(found)
 }
@@ -63,6 +86,9 @@ struct Leaving {
 
 struct Known {
     stamp: Stamp,
+    /// Of the content that is there now and what lies beside it, if they could
+    /// be read.
+    read: Option<Digest>,
     /// Of the content that is there now, if it could be read.
     digest: Option<Digest>,
     /// The last content that was good.
@@ -91,7 +117,7 @@ impl Files {
                 self.known
                     .get(*file)
                     .is_none_or(|known| known.stamp != **stamp || known.passing)
-                    || changed.contains(file)
+                    || changed.iter().any(|name| component_of(name) == *file)
             })
             .map(|(file, stamp)| (file.clone(), *stamp))
             .collect()
@@ -105,7 +131,13 @@ impl Files {
         stamp: Stamp,
         error: &LoadError,
     ) -> bool {
-        if !matches!(error, LoadError::NotWasm | LoadError::Invalid(_)) {
+        // A component whose signature is still on its way is one, too.
+        let half = match error {
+            LoadError::NotWasm | LoadError::Invalid(_) => true,
+            LoadError::Signature(error) => error.may_be_half_written(),
+            _ => false,
+        };
+        if !half {
             return false;
         }
         if self.unsettled.get(file) == Some(&stamp) {
@@ -122,9 +154,9 @@ impl Files {
 
     /// Whether this very content was looked at before; if so, remembers the
     /// stamp.
-    pub(super) fn is_known(&mut self, file: &str, stamp: Stamp, digest: Option<Digest>) -> bool {
+    pub(super) fn is_known(&mut self, file: &str, stamp: Stamp, read: Option<Digest>) -> bool {
         match self.known.get_mut(file) {
-            Some(known) if digest.is_some() && known.digest == digest => {
+            Some(known) if read.is_some() && known.read == read => {
                 known.stamp = stamp;
                 true
             }
@@ -137,7 +169,7 @@ impl Files {
         &mut self,
         file: String,
         stamp: Stamp,
-        digest: Option<Digest>,
+        (read, digest): (Option<Digest>, Option<Digest>),
         result: Result<Loaded, LoadError>,
         report: &mut impl FnMut(CatalogEvent),
     ) -> bool {
@@ -152,12 +184,14 @@ impl Files {
                 report(CatalogEvent::Loaded {
                     file: file.clone(),
                     digest: loaded.digest,
+                    origin: Box::new(loaded.origin.clone()),
                 });
                 if let Some(good) = good.filter(|_| changed) {
                     self.leaves(&file, &good);
                 }
                 let known = Known {
                     stamp,
+                    read,
                     digest,
                     good: Some(Arc::new(loaded)),
                     refusal: None,
@@ -175,6 +209,7 @@ impl Files {
                 }
                 let known = Known {
                     stamp,
+                    read,
                     digest,
                     good,
                     refusal: Some(reason),
@@ -321,6 +356,7 @@ impl Known {
             version,
             digest: self.digest,
             size: None,
+            origin: None,
             state: FileState::Refused { reason },
         }
     }

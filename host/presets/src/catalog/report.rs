@@ -8,6 +8,7 @@ use crate::approval::Approval;
 use crate::engine::EngineError;
 use crate::load::Loaded;
 use crate::permissions::{PermissionDifference, PermissionSet, hook_names};
+use crate::signature::Origin;
 
 /// The catalog could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,8 @@ pub struct Proposal {
     pub file: String,
     /// As the file name says.
     pub version: String,
+    /// Who vouches for it.
+    pub origin: Origin,
     /// What to store when it is agreed to.
     pub approval: Approval,
     /// Against what serves now, or else what was approved last.
@@ -146,6 +149,8 @@ pub struct CatalogEntry {
     pub digest: Option<Digest>,
     /// In bytes, of the same content.
     pub size: Option<u64>,
+    /// Who vouches for the same content.
+    pub origin: Option<Origin>,
     /// Of the content that is there now.
     #[serde(flatten)]
     pub state: FileState,
@@ -178,6 +183,8 @@ pub enum CatalogEvent {
         file: String,
         /// Of its content.
         digest: Digest,
+        /// Who vouches for it.
+        origin: Box<Origin>,
     },
     /// A file was refused; what was good before goes on.
     Refused {
@@ -229,6 +236,7 @@ pub(super) fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Catal
         version: Some(loaded.version.clone()),
         digest: Some(loaded.digest),
         size: Some(loaded.size),
+        origin: Some(loaded.origin.clone()),
         state: match (refusal, &loaded.description) {
             (Some(reason), _) => FileState::Refused {
                 reason: reason.to_owned(),

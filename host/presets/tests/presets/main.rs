@@ -6,4 +6,5 @@ mod faults;
 mod fixture;
 mod house;
 mod refusals;
+mod signatures;
 mod swaps;

@@ -101,8 +101,10 @@ async fn presets(config: &Config) -> Vec<Finding> {
         detail,
     };
     let folder = config.server.catalog_dir.clone();
+    let trust = config.presets.trust.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        Catalog::open(&folder, EngineConfig::default()).map(|catalog| catalog.list())
+        Catalog::open_with(&folder, EngineConfig::default(), trust, None)
+            .map(|catalog| catalog.list())
     });
     let entries = match opened.await {
         Ok(Ok(entries)) => entries,
@@ -110,16 +112,11 @@ async fn presets(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![finding(false, error.to_string())],
     };
     let mut findings = Vec::new();
-    if config.presets.signatures == Signatures::Require {
-        findings.push(finding(
-            false,
-            "[presets] signatures = \"require\", and this version cannot verify signatures: no preset can be used; \
-             write \"warn\" or \"off\""
-                .into(),
-        ));
-    }
     let mut loaded = 0_usize;
     for entry in entries {
+        if let Some(warning) = entry.origin.and_then(|origin| origin.warning) {
+            findings.push(finding(true, format!("WARNING: {}: {warning}", entry.file)));
+        }
         match entry.state {
             FileState::Loaded | FileState::NeedsSettings { .. } => loaded += 1,
             // Only in a running host.
@@ -132,9 +129,26 @@ async fn presets(config: &Config) -> Vec<Finding> {
     findings.push(finding(
         true,
         format!(
-            "{loaded} loaded from {}",
-            config.server.catalog_dir.display()
+            "{loaded} loaded from {} ({})",
+            config.server.catalog_dir.display(),
+            demanded(config)
         ),
     ));
     findings
+}
+
+/// What is demanded of signatures, in words.
+fn demanded(config: &Config) -> String {
+    let trusted: Vec<&str> = config
+        .presets
+        .trust
+        .publishers
+        .iter()
+        .map(|publisher| publisher.name.as_str())
+        .collect();
+    match (config.presets.signatures, trusted.is_empty()) {
+        (Signatures::Off, _) => "signatures are not looked at".into(),
+        (_, true) => "signatures are looked at; no publisher is trusted yet".into(),
+        (_, false) => format!("signatures are looked at; trusted: {}", trusted.join(", ")),
+    }
 }

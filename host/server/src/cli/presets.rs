@@ -10,8 +10,12 @@ use super::{CliError, Global};
 mod approve;
 mod diff;
 mod enable;
+mod files;
 mod inspect;
+mod keygen;
 mod list;
+mod sign;
+mod trust;
 mod versions;
 
 #[derive(Debug, Subcommand)]
@@ -38,13 +42,24 @@ pub(super) enum Verb {
     Floor(versions::FloorArgs),
     /// Never let a content serve again, whoever approved it
     Revoke(versions::RevokeArgs),
+    /// Make a key pair to sign presets with
+    Keygen(keygen::KeygenArgs),
+    /// Sign components: who made them, and what they ask for
+    Sign(sign::SignArgs),
+    /// Trust a publisher's key: writes it into the host's configuration
+    Trust(trust::TrustArgs),
 }
 
 impl Verb {
     pub(super) async fn run(self, global: &Global, printer: &Printer) -> Result<(), CliError> {
         match self {
             // These work without a host.
-            Self::Inspect(args) if args.is_file() => inspect::file(&args, printer).await,
+            Self::Inspect(args) if args.is_file() => {
+                inspect::file(&args, &global.config, printer).await
+            }
+            Self::Keygen(args) => keygen::run(&args, printer),
+            Self::Sign(args) => sign::run(args, printer).await,
+            Self::Trust(args) => trust::run(args, &global.config, printer),
             Self::Diff(args) if args.is_local() => diff::local(&args, printer).await,
             verb => verb.over_rest(&Client::of(global).await?, printer).await,
         }
@@ -63,6 +78,8 @@ impl Verb {
             Self::Unpin(args) => versions::unpin(args, client, printer).await,
             Self::Floor(args) => versions::floor(&args, client, printer).await,
             Self::Revoke(args) => versions::revoke(&args, client, printer).await,
+            // Handled before a client was made.
+            Self::Keygen(_) | Self::Sign(_) | Self::Trust(_) => Ok(()),
         }
     }
 }

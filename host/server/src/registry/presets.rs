@@ -6,12 +6,12 @@ use std::sync::Arc;
 use countersign_core::names::{PresetName, ProviderName};
 use countersign_core::preset::{Description, Preset};
 use countersign_core::provider::Provider;
+use countersign_presets::signature::Origin;
 use countersign_presets::{
     BindError, BindingStatus, Catalog, CatalogEntry, Inspection, Proposal, Terms,
 };
 
 use super::{Refusal, Registry, Snapshot};
-use crate::config::Signatures;
 
 mod approve;
 mod enable;
@@ -86,7 +86,6 @@ impl Registry {
         preset: &PresetName,
         snapshot: &Snapshot,
     ) -> Result<(), Refusal> {
-        self.demand_signature_policy()?;
         if snapshot.is_enabled(preset) {
             return Ok(());
         }
@@ -100,18 +99,6 @@ impl Registry {
             name: preset.to_string(),
             known,
         })
-    }
-
-    /// Signatures can't be verified yet, so demanding them means: none is good.
-    fn demand_signature_policy(&self) -> Result<(), Refusal> {
-        if self.signatures != Signatures::Require {
-            return Ok(());
-        }
-        Err(Refusal::Forbidden(
-            "countersign.toml demands signed presets ([presets] signatures = \"require\"), and this version of \
-             Countersign cannot verify signatures; write \"warn\" or \"off\" and restart"
-                .into(),
-        ))
     }
 
     pub(super) fn catalog_entry(
@@ -234,7 +221,7 @@ impl Registry {
     /// Binds one provider, if its preset may be used. What can't be bound is
     /// logged: its calls are answered `preset_unavailable`.
     pub(super) async fn bind(&self, provider: &Provider, snapshot: &Snapshot) {
-        if self.signatures == Signatures::Require || !snapshot.is_enabled(&provider.preset) {
+        if !snapshot.is_enabled(&provider.preset) {
             self.unbind(&provider.name).await;
             return;
         }
@@ -286,5 +273,13 @@ impl Registry {
             Some(preset) => Some(preset.description().clone()),
             None => self.presets.describe(provider.preset.as_str()),
         }
+    }
+}
+
+/// An origin in the audit: a warning first.
+fn told(origin: &Origin) -> String {
+    match origin.warning {
+        Some(_) => format!("WARNING: {origin}"),
+        None => origin.to_string(),
     }
 }

@@ -11,6 +11,7 @@ use countersign_core::preset::{
 };
 use countersign_core::provider::Provider;
 use countersign_core::scope::ScopeSet;
+use countersign_presets::signature::Origin;
 use countersign_presets::{
     Approval, BindError, BindingStatus, CatalogEntry, FileState, Inspection, PermissionDifference,
     PermissionSet, Proposal, Serving, Terms,
@@ -170,6 +171,7 @@ impl FakePresets {
             version: Some("1.0.0".into()),
             digest: Some(Digest::of(name.as_bytes())),
             size: Some(1000),
+            origin: Some(Origin::unchecked()),
             state: refused.map_or(FileState::Loaded, |reason| FileState::Refused {
                 reason: reason.clone(),
             }),
@@ -236,6 +238,7 @@ impl PresetHost for FakePresets {
             preset: provider.preset.clone(),
             file: format!("{}-1.0.0.wasm", provider.preset),
             version: "1.0.0".into(),
+            origin: Origin::unchecked(),
             approval,
             difference: PermissionDifference {
                 added,

@@ -52,6 +52,10 @@ fn approved_in_words(done: &Value) -> String {
             field("version"),
             field("hash")
         ));
+        lines.push(format!(
+            "  {}",
+            text(one.get("origin").unwrap_or(&Value::Null))
+        ));
         lines.extend(difference_lines(one));
     }
     lines.join("\n")

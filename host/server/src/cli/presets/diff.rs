@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use clap::Args;
+use countersign_presets::signature::Trust;
 use countersign_presets::{PermissionDifference, PermissionSet};
 use serde_json::{Map, Value, json};
 
 use super::approve::difference_lines;
 use super::inspect;
+use super::list::signed_by;
 use crate::cli::CliError;
 use crate::cli::client::Client;
-use crate::cli::output::{Printer, cell};
+use crate::cli::output::{Printer, cell, text};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
@@ -88,7 +90,7 @@ async fn of(name: &str, args: &DiffArgs, client: &Client) -> Result<Side, CliErr
 }
 
 async fn of_file(path: &str, args: &DiffArgs) -> Result<Side, CliError> {
-    let inspection = inspect::look_at(path, args.settings()?).await?;
+    let inspection = inspect::look_at(path, args.settings()?, Trust::off()).await?;
     let value = serde_json::to_value(&inspection).map_err(CliError::new)?;
     side(
         &value,
@@ -173,7 +175,12 @@ pub(super) fn waits(preset: &str, binding: &Value) -> String {
         cell(binding, "waiting.version"),
         cell(binding, "waiting.file"),
     )];
-    let difference = binding.pointer("/waiting/difference");
+    let waiting = binding.get("waiting").unwrap_or(&Value::Null);
+    lines.push(format!("  Signed by: {}", signed_by(waiting)));
+    if let Some(warning) = waiting.pointer("/origin/warning") {
+        lines.push(format!("  WARNING: {}", text(warning)));
+    }
+    let difference = waiting.get("difference");
     let entries = difference.map(difference_lines).unwrap_or_default();
     if entries.is_empty() {
         lines.push("  It asks for what serves now has, too.".into());

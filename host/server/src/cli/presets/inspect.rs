@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use clap::Args;
+use countersign_presets::signature::Trust;
 use countersign_presets::{EngineConfig, Inspection, PermissionSet};
 use serde_json::{Map, Value};
 
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::cli::output::{Printer, cell, text};
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
@@ -38,21 +40,31 @@ impl InspectArgs {
 pub(super) async fn look_at(
     path: &str,
     settings: Map<String, Value>,
+    trust: Trust,
 ) -> Result<Inspection, CliError> {
     let file = Path::new(path).to_owned();
     // Compiling blocks.
     let looked = tokio::task::spawn_blocking(move || {
-        countersign_presets::inspect_file(&file, &settings, EngineConfig::default())
+        countersign_presets::inspect_file_with(&file, &settings, EngineConfig::default(), &trust)
     });
     let looked = looked.await.map_err(CliError::new)?;
     looked.map_err(|e| CliError(format!("{path}: {e}")))
 }
 
-/// Inspects a component without a host.
-pub(super) async fn file(args: &InspectArgs, printer: &Printer) -> Result<(), CliError> {
+/// Inspects a component without a host. Whose signatures count is what the
+/// configuration says, if there is one here.
+pub(super) async fn file(
+    args: &InspectArgs,
+    config: &Path,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    let trust = match config.exists() {
+        true => Config::load(config).map_err(CliError::new)?.presets.trust,
+        false => Trust::default(),
+    };
     let settings = crate::registry::strict_json(args.settings.as_bytes())
         .map_err(|e| CliError(format!("--settings: {e}")))?;
-    let inspection = look_at(&args.name, settings).await?;
+    let inspection = look_at(&args.name, settings, trust).await?;
     let value = serde_json::to_value(&inspection).map_err(CliError::new)?;
     show(&value, printer)
 }
@@ -78,6 +90,11 @@ fn show(preset: &Value, printer: &Printer) -> Result<(), CliError> {
         let mut take = |name: &str| facts.shift_remove(name).unwrap_or_default();
         let (description, permissions, bindings) =
             (take("description"), take("permissions"), take("bindings"));
+        // A line for each thing that is known of where it comes from.
+        if let Value::Object(origin) = take("origin") {
+            let known = origin.into_iter().filter(|(_, value)| !value.is_null());
+            facts.extend(known.map(|(name, value)| (label(&name).to_owned(), value)));
+        }
         let width = facts.keys().map(|n| n.chars().count()).max().unwrap_or(0);
         let rows = facts
             .iter()
@@ -94,6 +111,15 @@ fn show(preset: &Value, printer: &Printer) -> Result<(), CliError> {
         }
         blocks.join("\n\n")
     })
+}
+
+/// What a fact of the origin is called between other facts.
+fn label(member: &str) -> &str {
+    match member {
+        "publisher" => "signed_by",
+        "key" => "signed_with",
+        other => other,
+    }
 }
 
 /// One line for each kind that has entries.

@@ -14,7 +14,15 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let list = client.list(&["presets"], &filter.query()).await?;
     let heads = [
-        "NAME", "VERSION", "STATE", "ENABLED", "USED BY", "SERVES", "WAITING", "REASON",
+        "NAME",
+        "VERSION",
+        "STATE",
+        "SIGNED BY",
+        "ENABLED",
+        "USED BY",
+        "SERVES",
+        "WAITING",
+        "REASON",
     ];
     let row = |item: &Value| {
         let paths = [
@@ -27,6 +35,7 @@ pub(super) async fn run(
             "waiting",
         ];
         let mut cells: Vec<String> = paths.iter().map(|path| cell(item, path)).collect();
+        cells.insert(3, signed_by(item));
         cells.push(reasons(item));
         cells
     };
@@ -35,11 +44,26 @@ pub(super) async fn run(
     printer.rows(&list, &heads, row, empty)
 }
 
+/// The publisher, and how much that is worth.
+pub(super) fn signed_by(item: &Value) -> String {
+    let state = item.pointer("/origin/signature").and_then(Value::as_str);
+    match state {
+        Some("trusted") => cell(item, "origin.publisher"),
+        Some("untrusted") => format!("{} (not trusted)", cell(item, "origin.publisher")),
+        Some("unsigned") => "nobody".into(),
+        Some("unchecked") => "not checked".into(),
+        _ => "-".into(),
+    }
+}
+
 /// Why a version is refused, or does not serve somebody.
 fn reasons(item: &Value) -> String {
     let mut reasons = Vec::new();
     if let Some(reason) = item.get("reason") {
         reasons.push(text(reason));
+    }
+    if let Some(warning) = item.pointer("/origin/warning") {
+        reasons.push(format!("WARNING: {}", text(warning)));
     }
     let over = item.get("passed_over").and_then(Value::as_array);
     for one in over.into_iter().flatten() {

@@ -913,21 +913,6 @@ async fn a_preset_must_be_enabled_before_a_provider_uses_it() {
 }
 
 #[tokio::test]
-async fn demanding_signatures_means_that_nothing_unsigned_runs() {
-    let house = house_with(&CONFIG.replace("\"off\"", "\"require\"")).await;
-    let refused = house
-        .ask("PATCH", "/presets/generic", json!({"enabled": true}))
-        .await;
-    assert_eq!(refused.status, StatusCode::CONFLICT);
-    assert!(
-        refused.body["detail"]
-            .as_str()
-            .unwrap()
-            .contains("cannot verify signatures")
-    );
-}
-
-#[tokio::test]
 async fn a_patch_changes_what_it_names_and_nothing_else() {
     let house = House::furnished().await;
     let before = house.good("GET", "/providers/idp", Value::Null).await;

@@ -8,6 +8,7 @@ use countersign_core::provider::Provider;
 use countersign_presets::{Approval, PermissionSet, Proposal};
 use serde::Serialize;
 
+use super::told;
 use crate::registry::{ApprovalRecord, Refusal, Registry, Snapshot, Stored};
 
 /// Approvals kept for one provider: enough for going back a few versions.
@@ -28,6 +29,8 @@ pub struct Approved {
     pub narrowed: Vec<String>,
     /// What it may do no more.
     pub removed: Vec<String>,
+    /// Who vouches for it, in a line.
+    pub origin: String,
     /// Hash of digest, settings and permission set.
     pub hash: String,
 }
@@ -37,6 +40,7 @@ impl From<Proposal> for Approved {
         Self {
             provider: proposal.provider.to_string(),
             version: proposal.version,
+            origin: told(&proposal.origin),
             hash: proposal.approval.hash().to_string(),
             added: proposal.difference.added,
             widened: proposal.difference.widened,
@@ -119,7 +123,7 @@ impl Registry {
             }
             let detail: Vec<_> = approved
                 .iter()
-                .map(|a| format!("{} {} {}", a.provider, a.version, a.hash))
+                .map(|a| format!("{} {} {}, {}", a.provider, a.version, a.hash, a.origin))
                 .collect();
             let detail = if detail.is_empty() {
                 "nothing waited".into()

