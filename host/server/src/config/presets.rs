@@ -22,7 +22,7 @@ pub(super) struct PresetsRaw {
     #[serde(default)]
     revoked_keys: Vec<Spanned<String>>,
     #[serde(default)]
-    pin: BTreeMap<Spanned<String>, PinRaw>,
+    pin: BTreeMap<Spanned<String>, Spanned<PinRaw>>,
 }
 
 #[derive(Deserialize)]
@@ -36,8 +36,8 @@ struct PublisherRaw {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PinRaw {
-    One(Spanned<String>),
-    Some(Vec<Spanned<String>>),
+    One(String),
+    Some(Vec<String>),
 }
 
 /// What is demanded of a component's signature.
@@ -168,22 +168,21 @@ fn checked(raw: &PublisherRaw, so_far: &Trust) -> Result<Publisher, Fault> {
     })
 }
 
-fn digests(name: &Spanned<String>, pin: &PinRaw) -> Result<BTreeSet<Digest>, Fault> {
+fn digests(name: &Spanned<String>, pin: &Spanned<PinRaw>) -> Result<BTreeSet<Digest>, Fault> {
     let instead = "`countersign preset inspect FILE` prints a component's digest: sha256: and 64 hexadecimal digits.";
-    let texts = match pin {
+    let texts = match pin.get_ref() {
         PinRaw::One(one) => std::slice::from_ref(one),
         PinRaw::Some(some) => some.as_slice(),
     };
     if texts.is_empty() {
         return Err(Fault::at(
-            name,
+            pin,
             format!("{} is pinned to nothing", name.get_ref()),
             "Remove the line, or write the digests that may be used.",
         ));
     }
     let parsed = texts.iter().map(|text| {
-        Digest::try_from(text.get_ref().clone())
-            .map_err(|e| Fault::at(text, e.to_string(), instead))
+        Digest::try_from(text.clone()).map_err(|e| Fault::at(pin, e.to_string(), instead))
     });
     parsed.collect()
 }
