@@ -267,7 +267,7 @@ async fn an_editor_leads_no_credential_to_another_place() -> Result<()> {
         assert_eq!(answer.status, 403, "{what}: {}", answer.text);
         let missing = answer.json()["missing_permission"].clone();
         assert!(
-            missing == "provider_attach" || missing == "secret_attach",
+            missing == "provider_attach:notes" || missing == "secret_attach:NOTES_SECRET",
             "{what}: {missing}"
         );
     }
