@@ -18,6 +18,8 @@ pub struct Caller {
     pub client: ClientId,
     /// The agent's name, for people.
     pub client_name: String,
+    /// His roles, for policies.
+    pub roles: BTreeSet<RoleName>,
     /// What he may administer.
     pub permissions: Permissions,
     /// Servers this token is limited to; none means all.

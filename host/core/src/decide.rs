@@ -1,19 +1,24 @@
 //! Whether a call may go through. Pure: the only maker of a [`Permit`].
 //!
-//! Three steps, each demanding what the one before returned:
-//! [`Attachment::admit`] (operator's rules), [`Admitted::connected`] (the
-//! user's connection), [`Ready::judge`] (the preset's verdict and scopes).
+//! Four steps, each demanding what the one before returned:
+//! [`Attachment::admit`] (operator's rules and policies),
+//! [`Admitted::connected`] (the user's connection), [`Ready::judge`] (the
+//! preset's verdict and scopes), [`Judged::agreed`] (the user's word, where a
+//! policy wants it).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use url::Url;
 
+use crate::approval::{ApprovalId, Asking, LONGEST_ARGUMENTS, Question, Word};
 use crate::caller::Caller;
 use crate::connection::{Connection, ReauthReason, Status};
 use crate::error::CallError;
 use crate::hosts::HostPattern;
 use crate::inject::{Compiled, InjectError};
+use crate::policy::arguments::Tree;
+use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling};
 use crate::preset::{
     Call, Credential, Description, GrantFacts, Header, Part, Preset, PresetFault, Rule, Slot,
     Verdict,
@@ -44,10 +49,11 @@ pub enum Unusable {
     NotHttp,
 }
 
-/// A server with its provider and the preset version in force, and what
-/// follows from the three: made once for each combination, shared by calls.
+/// A server with its provider, the preset version and the policies in force,
+/// and what follows from them: made once for each combination, shared by calls.
 pub struct Attachment {
     server: Arc<Server>,
+    policies: Policies,
     provider: Option<Arc<Provider>>,
     preset: Option<Arc<dyn Preset>>,
     url: Url,
@@ -94,7 +100,8 @@ impl Rules {
 }
 
 impl Attachment {
-    /// Resolves the three against each other.
+    /// Resolves them against each other; of all the policies, those that can
+    /// be about the server are kept.
     ///
     /// # Errors
     /// [`Unusable`] says what to mend.
@@ -102,6 +109,7 @@ impl Attachment {
         server: Arc<Server>,
         provider: Option<Arc<Provider>>,
         preset: Option<Arc<dyn Preset>>,
+        policies: &Policies,
     ) -> Result<Self, Unusable> {
         let Target::Url(url) = &server.target else {
             return Err(Unusable::NotHttp);
@@ -115,6 +123,7 @@ impl Attachment {
             implications: Implications::default(),
             tools: HashMap::new(),
             rules: Vec::new(),
+            policies: policies.of_server(&server.name),
             server,
             provider: None,
             preset: None,
@@ -249,6 +258,12 @@ impl Attachment {
         &self.server
     }
 
+    /// The policies that can be about calls of this server.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// The provider record, for the OAuth modes.
     #[must_use]
     pub fn provider(&self) -> Option<&Arc<Provider>> {
@@ -319,10 +334,11 @@ impl Attachment {
     /// Step one: may this caller use this tool of this server at all?
     ///
     /// # Errors
-    /// [`CallError::Denied`] with the rule's code.
+    /// [`CallError::Denied`] with the rule's code, [`CallError::PolicyDenied`]
+    /// with the policy.
     pub fn admit<'a>(
         self: &'a Arc<Self>,
-        caller: &Caller,
+        caller: &'a Caller,
         call: Call<'a>,
     ) -> Result<Admitted<'a>, CallError> {
         let denied = |code: &str, message: String| {
@@ -377,10 +393,94 @@ impl Attachment {
                 ),
             );
         }
+        let reasons = self.consult(caller, &call)?;
         Ok(Admitted {
             attachment: self,
+            caller,
             call,
+            reasons,
         })
+    }
+
+    /// What the policies say: nothing, no, or why to ask the user.
+    fn consult(&self, caller: &Caller, call: &Call<'_>) -> Result<Vec<Reason>, CallError> {
+        if self.policies.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = Asked {
+            caller,
+            server: &self.server.name,
+            call,
+        };
+        match self.policies.look_at(&asked) {
+            Ruling::Pass => Ok(Vec::new()),
+            Ruling::Deny {
+                policy,
+                code,
+                message,
+            } => Err(CallError::PolicyDenied {
+                policy: policy.clone(),
+                code: code.to_owned(),
+                message: message.to_owned(),
+            }),
+            Ruling::Ask(reasons) => Ok(reasons),
+        }
+    }
+
+    /// What the user is asked for these reasons.
+    fn question(
+        &self,
+        caller: &Caller,
+        call: &Call<'_>,
+        reasons: Vec<Reason>,
+    ) -> Result<Option<Box<Question>>, CallError> {
+        let Some(policy) = reasons.first().map(|r| r.policy.clone()) else {
+            return Ok(None);
+        };
+        let refuse = |code: &str, message: String| CallError::PolicyDenied {
+            policy: policy.clone(),
+            code: code.to_owned(),
+            message,
+        };
+        if !METHODS_THAT_WAIT.contains(&call.method) {
+            return Err(refuse(
+                "approval_not_possible",
+                format!(
+                    "A policy wants the user's approval, and {} cannot wait for one.",
+                    call.method
+                ),
+            ));
+        }
+        let arguments = match call.arguments {
+            Some(text) if text.len() > LONGEST_ARGUMENTS => {
+                return Err(refuse(
+                    "approval_too_large",
+                    format!(
+                        "A policy wants the user's approval, and nobody can be asked about {} bytes of \
+                         arguments; {LONGEST_ARGUMENTS} are the limit.",
+                        text.len()
+                    ),
+                ));
+            }
+            Some(text) => Some(Tree::parse(text).ok_or_else(|| {
+                refuse(
+                    "approval_not_possible",
+                    "A policy wants the user's approval, and the arguments cannot be shown to a person."
+                        .into(),
+                )
+            })?),
+            None => None,
+        };
+        Ok(Some(Box::new(Question::new(Asking {
+            caller,
+            server: &self.server,
+            address: self.url.as_str(),
+            method: call.method,
+            name: call.name,
+            arguments: arguments.as_ref(),
+            policy,
+            reasons,
+        }))))
     }
 }
 
@@ -388,10 +488,13 @@ fn scopes(names: &[String]) -> ScopeSet {
     names.iter().filter_map(|s| Scope::parse(s).ok()).collect()
 }
 
-/// The operator's rules let it through.
+/// The operator's rules let it through, and no policy refuses it.
 pub struct Admitted<'a> {
     attachment: &'a Arc<Attachment>,
+    caller: &'a Caller,
     call: Call<'a>,
+    /// Why the user has to be asked; empty in most calls.
+    reasons: Vec<Reason>,
 }
 
 impl<'a> Admitted<'a> {
@@ -472,8 +575,21 @@ impl Ready<'_, '_> {
     /// # Errors
     /// [`CallError::Preset`], [`CallError::Denied`] or
     /// [`CallError::NeedsScopes`].
-    pub fn judge(self) -> Result<Permit, CallError> {
+    pub fn judge(self) -> Result<Judged, CallError> {
         let attachment = Arc::clone(self.admitted.attachment);
+        let permit = self.ask_preset(&attachment)?;
+        let Admitted {
+            caller,
+            call,
+            reasons,
+            ..
+        } = self.admitted;
+        let question = attachment.question(caller, &call, reasons)?;
+        Ok(Judged { permit, question })
+    }
+
+    fn ask_preset(&self, attachment: &Arc<Attachment>) -> Result<Permit, CallError> {
+        let attachment = Arc::clone(attachment);
         let Some(preset) = attachment.preset.clone() else {
             return permit_described(attachment, None, "server");
         };
@@ -601,8 +717,61 @@ pub(crate) struct Grant {
     pub(crate) rules: Arc<Rules>,
 }
 
-/// The call may go to this server with this credential. Only [`Ready::judge`]
-/// makes one; [`crate::inject::Plan::new`] consumes it.
+/// The preset lets it through too. Where a policy wants the user's word, that
+/// is all that is missing.
+pub struct Judged {
+    permit: Permit,
+    question: Option<Box<Question>>,
+}
+
+impl Judged {
+    /// What the user has to be asked first.
+    #[must_use]
+    pub fn question(&self) -> Option<&Question> {
+        self.question.as_deref()
+    }
+
+    /// Which rule let it through, for the audit log.
+    #[must_use]
+    pub fn decided_by(&self) -> &'static str {
+        match self.question {
+            Some(_) => "approval",
+            None => self.permit.decided_by,
+        }
+    }
+
+    /// The credential it will use, by name.
+    #[must_use]
+    pub fn credential(&self) -> Option<&str> {
+        self.permit.grant.credential.as_deref()
+    }
+
+    /// Step four, and the last: with the user's word, if it needs one.
+    ///
+    /// # Errors
+    /// [`CallError::ApprovalRequired`] without a word for this very question.
+    pub fn agreed(self, word: Option<Word>) -> Result<Permit, CallError> {
+        match &self.question {
+            Some(question) if !word.is_some_and(|w| w.is_for(question)) => {
+                Err(approval_required(question, None))
+            }
+            _ => Ok(self.permit),
+        }
+    }
+}
+
+/// The error for a question that waits for its user at this page.
+#[must_use]
+pub fn approval_required(question: &Question, page: Option<ApprovalId>) -> CallError {
+    CallError::ApprovalRequired {
+        policy: question.policy.clone(),
+        message: question.message(),
+        page,
+    }
+}
+
+/// The call may go to this server with this credential. Only [`Judged::agreed`]
+/// hands one out; [`crate::inject::Plan::new`] consumes it.
 pub struct Permit {
     attachment: Arc<Attachment>,
     grant: Grant,
@@ -610,18 +779,6 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Which rule let it through (`server`, `preset`), for the audit log.
-    #[must_use]
-    pub fn decided_by(&self) -> &'static str {
-        self.decided_by
-    }
-
-    /// The credential it will use, by name.
-    #[must_use]
-    pub fn credential(&self) -> Option<&str> {
-        self.grant.credential.as_deref()
-    }
-
     pub(crate) fn into_parts(self) -> (Arc<Attachment>, Grant) {
         (self.attachment, self.grant)
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::approval::ApprovalId;
 use crate::connection::ReauthReason;
-use crate::names::{CallId, ProviderName, ServerName};
+use crate::names::{CallId, PolicyName, ProviderName, ServerName};
 use crate::preset::PresetFault;
 use crate::scope::ScopeSet;
 
@@ -35,9 +36,19 @@ pub enum CallError {
         /// Why.
         reason: ReauthReason,
     },
-    /// Policy or preset refused.
+    /// The operator's rules or the preset refused.
     #[error("{message}")]
     Denied {
+        /// A short, stable word.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// A policy refused.
+    #[error("{message}")]
+    PolicyDenied {
+        /// Which one.
+        policy: PolicyName,
         /// A short, stable word.
         code: String,
         /// For the user.
@@ -46,8 +57,12 @@ pub enum CallError {
     /// A policy wants the user's word first.
     #[error("{message}")]
     ApprovalRequired {
+        /// Which one; of several, the first.
+        policy: PolicyName,
         /// What is asked.
         message: String,
+        /// Where the user answers; none if he has no browser sign-in here.
+        page: Option<ApprovalId>,
     },
     /// The preset failed.
     #[error("{0}")]
@@ -116,7 +131,7 @@ impl CallError {
             Self::NeedsConnection { .. } => "oauth_connection_required",
             Self::NeedsScopes { .. } => "scope_upgrade_required",
             Self::NeedsReauth { .. } => "oauth_token_expired",
-            Self::Denied { .. } => "denied",
+            Self::Denied { .. } | Self::PolicyDenied { .. } => "denied",
             Self::ApprovalRequired { .. } => "approval_required",
             Self::Preset(PresetFault::Deadline) => "preset_timeout",
             Self::Preset(PresetFault::Unavailable(_)) => "preset_unavailable",
@@ -168,10 +183,22 @@ impl CallError {
         )
     }
 
+    /// The code, if somebody said no for good.
+    #[must_use]
+    pub fn denial(&self) -> Option<&str> {
+        match self {
+            Self::Denied { code, .. } | Self::PolicyDenied { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
     fn reason(&self) -> Option<String> {
         match self {
             Self::NeedsReauth { reason, .. } => Some(reason.word().to_owned()),
-            Self::Denied { code, .. } => Some(code.clone()),
+            Self::Denied { code, .. } | Self::PolicyDenied { code, .. } => Some(code.clone()),
+            Self::ApprovalRequired { page: None, .. } => {
+                Some(ReauthReason::NoBrowserIdentity.word().to_owned())
+            }
             _ => None,
         }
     }

@@ -7,12 +7,13 @@
 //! - what things are: [`names`], [`scope`], [`provider`], [`server`],
 //!   [`connection`], [`caller`], [`preset`];
 //! - what must stay secret: [`secret`], [`tokens`];
-//! - what is decided: [`decide`] (the only maker of a [`decide::Permit`]),
-//!   [`inject`] (the only reader of a token), [`refresh`], [`token_answer`];
+//! - what is decided: [`policy`], [`approval`] (the user's word), [`decide`]
+//!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a token), [`refresh`], [`token_answer`];
 //! - what is said when it fails: [`error`]; what is kept of it: [`audit`].
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod approval;
 pub mod audit;
 pub mod caller;
 pub mod connection;
@@ -21,6 +22,7 @@ pub mod error;
 pub mod hosts;
 pub mod inject;
 pub mod names;
+pub mod policy;
 pub mod ports;
 pub mod preset;
 pub mod provider;

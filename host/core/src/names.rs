@@ -125,6 +125,12 @@ name!(
     |v| is_slug(v, 63)
 );
 name!(
+    /// The name of a policy.
+    PolicyName, "policy name",
+    "lower-case letters, digits and hyphens, beginning with a letter, at most 63 (^[a-z][a-z0-9-]{0,62}$)",
+    |v| is_slug(v, 63)
+);
+name!(
     /// A reference to a stored secret. Never the secret itself.
     SecretName, "secret name",
     "upper-case letters, digits and underscores, beginning with a letter (^[A-Z][A-Z0-9_]*$)",

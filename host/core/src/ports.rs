@@ -94,6 +94,9 @@ pub enum Kind {
     /// What tokens descend from: a user's word to an agent, or an API token. Its
     /// partition is the user's name.
     Grant = 21,
+    /// A question to a user about one call, and his answer. Its partition is
+    /// the user's name.
+    Approval = 22,
 }
 
 /// Counts the writes of one record, from 1.

@@ -11,6 +11,7 @@ use countersign_core::inject::{InjectError, Plan, Vaulted};
 use countersign_core::names::{
     ClientId, ConnectionId, Digest, ProviderName, ServerName, TeamName, UserName,
 };
+use countersign_core::policy::Rules;
 use countersign_core::preset::{
     AnswerShape, Call, Credential, Description, GrantDifference, GrantFacts, Header, Hooks,
     McpServer, Part, Preset, PresetFault, Refresh, RefreshKind, Registration, Rotation, Rule,
@@ -235,6 +236,7 @@ fn caller() -> Caller {
         team: TeamName::default_team(),
         client: ClientId::parse("agent").unwrap(),
         client_name: "Agent".into(),
+        roles: Default::default(),
         permissions: Permissions::default(),
         servers: None,
         has_browser_identity: true,
@@ -248,6 +250,7 @@ struct Case {
     connection: Option<Connection>,
     verdict: Result<Verdict, PresetFault>,
     tool: &'static str,
+    policies: Rules,
 }
 
 fn case() -> Case {
@@ -261,6 +264,7 @@ fn case() -> Case {
             rules: Vec::new(),
         }),
         tool: "anything",
+        policies: Rules::default(),
     }
 }
 
@@ -274,6 +278,7 @@ impl Case {
             Arc::new(self.server.clone()),
             Some(Arc::new(self.provider.clone())),
             Some(preset),
+            &self.policies,
         )
         .unwrap();
         let attachment = Arc::new(attachment);
@@ -286,7 +291,8 @@ impl Case {
         attachment
             .admit(&self.caller, call)?
             .connected(self.connection.as_ref(), NOW)?
-            .judge()
+            .judge()?
+            .agreed(None)
     }
 
     fn refused(&self) -> CallError {

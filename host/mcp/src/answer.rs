@@ -59,8 +59,7 @@ impl Client {
             Carrier::RpcError
         };
         if !error.wants_user() {
-            let denied = matches!(error, CallError::Denied { .. });
-            return if denied { plain } else { Carrier::RpcError };
+            return if error.denial().is_some() { plain } else { Carrier::RpcError };
         }
         match (self.revision, request.may_ask_for_input()) {
             _ if !has_url || !self.url_elicitation => plain,
@@ -89,13 +88,20 @@ impl Trouble<'_> {
     /// For the user, as a model would pass it on.
     #[must_use]
     pub fn text(&self) -> String {
+        if let Some(code) = self.error.denial() {
+            return format!("{} (code: {code})", self.error);
+        }
         match (&self.facts.authorize_url, self.error) {
+            (Some(url), CallError::ApprovalRequired { .. }) => format!(
+                "{} Ask the user to open this address in a browser and to answer there:\n{url}\n\
+                 Then call the tool again with exactly the same arguments: the answer is for no others.",
+                self.error
+            ),
             (Some(url), _) => format!(
                 "{} Ask the user to open this address in a browser and to follow it to the end:\n{url}\n\
                  Then call the tool again.",
                 self.error
             ),
-            (None, CallError::Denied { code, .. }) => format!("{} (code: {code})", self.error),
             (None, _) if self.facts.reason.as_deref() == Some("no_browser_identity") => format!(
                 "{} This account has no browser sign-in at Countersign; its operator can set one up.",
                 self.error
@@ -184,7 +190,7 @@ impl Trouble<'_> {
     #[must_use]
     pub fn plain(&self, request: &Request<'_>) -> Response<Bytes> {
         let tool = request.method == "tools/call"
-            && (self.error.wants_user() || matches!(self.error, CallError::Denied { .. }));
+            && (self.error.wants_user() || self.error.denial().is_some());
         if tool {
             self.tool_result()
         } else {

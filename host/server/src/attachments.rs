@@ -1,5 +1,5 @@
-//! Servers as calls meet them: record, provider, preset version, and what
-//! follows from the three, made anew when one of them changes.
+//! Servers as calls meet them: record, provider, preset version, policies, and
+//! what follows from them, made anew when one of them changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use countersign_core::decide::{Attachment, Unusable};
 use countersign_core::error::CallError;
 use countersign_core::names::ServerName;
+use countersign_core::policy::Rules;
 use countersign_core::preset::{Preset, PresetFault};
 use countersign_presets::Catalog;
 
@@ -23,7 +24,7 @@ pub enum NotAttached {
     Unusable(CallError),
 }
 
-/// The cache; one pointer load and three pointer comparisons on the hot path.
+/// The cache; one pointer load and four pointer comparisons on the hot path.
 pub struct Attachments {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
@@ -36,6 +37,7 @@ struct Made {
     attachment: Arc<Attachment>,
     /// As the catalog gave it: what the attachment holds may be a wrapper.
     preset: Option<Arc<dyn Preset>>,
+    policies: Arc<Rules>,
 }
 
 impl Attachments {
@@ -68,6 +70,7 @@ impl Attachments {
             && Arc::ptr_eq(made.attachment.server(), server)
             && same(made.attachment.provider(), provider)
             && same_preset(made.preset.as_ref(), preset.as_ref())
+            && Arc::ptr_eq(&made.policies, &snapshot.rules)
         {
             return Ok(Arc::clone(&made.attachment));
         }
@@ -75,12 +78,13 @@ impl Attachments {
             Some(preset) if self.remember_verdicts => Some(Remembering::wrap(Arc::clone(preset))),
             preset => preset.clone(),
         };
-        let attachment = Attachment::new(Arc::clone(server), provider.cloned(), judge)
+        let attachment = Attachment::new(Arc::clone(server), provider.cloned(), judge, &snapshot.rules)
             .map_err(|e| NotAttached::Unusable(self.explain(name, &e)))?;
         let attachment = Arc::new(attachment);
         let made = Made {
             attachment: Arc::clone(&attachment),
             preset,
+            policies: Arc::clone(&snapshot.rules),
         };
         self.made.rcu(|all| {
             let mut all = HashMap::clone(all);

@@ -133,7 +133,7 @@ pub(crate) async fn pass(
         None => None,
     };
 
-    // 5. Judge.
+    // 5. Judge: operator's rules and policies, the connection, the preset.
     let call = Call {
         method: ask.named,
         name: ask.message.and_then(name_of),
@@ -143,15 +143,15 @@ pub(crate) async fn pass(
             .and_then(|p| p.arguments),
         host: attachment.host(),
     };
-    let permit = attachment
+    let judged = attachment
         .admit(&exchange.caller, call)?
         .connected(held.as_ref().map(|h| &h.connection), app.world.clock.now())?
         .judge()?;
-    trace.decided_by(permit.decided_by());
+    trace.decided_by(judged.decided_by());
 
     // 6. Fresh.
     let party = party(&attachment);
-    let credential = permit.credential().map(str::to_owned);
+    let credential = judged.credential().map(str::to_owned);
     let credential = credential.as_deref();
     let mut held = match (held, &party) {
         (Some(held), Some(party)) => Some(
@@ -163,6 +163,14 @@ pub(crate) async fn pass(
         (held, _) => held,
     };
     trace.connected(held.as_ref().map(|h| &h.connection));
+
+    // The user's word, where a policy wants it: last, so that nothing that
+    // could still stand in the way uses it up.
+    let word = match judged.question() {
+        Some(question) => Some(app.approvals.word(exchange, question).await?),
+        None => None,
+    };
+    let permit = judged.agreed(word)?;
 
     // 7. Plan.
     let plan = Plan::new(permit, held.as_ref().map(|h| &h.connection)).map_err(inject_error)?;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod approvals;
 pub mod attachments;
 mod call;
 pub mod cli;

@@ -21,6 +21,7 @@ use http::HeaderMap;
 use url::Url;
 
 use crate::accounts::ConnectionKeeper;
+use crate::approvals::Approvals;
 use crate::attachments::Attachments;
 use crate::call::held::HeldCalls;
 use crate::call::sessions::SessionCache;
@@ -58,6 +59,8 @@ pub struct App {
     pub states: States,
     /// Calls that are held open for the user.
     pub held: HeldCalls,
+    /// What users are asked before a call, and what they answered.
+    pub approvals: Approvals,
     /// Upstream sessions that were used lately.
     pub sessions: SessionCache,
     /// When the use of a connection was last noted.
@@ -158,6 +161,7 @@ impl App {
             capsules: Capsules::new(&key("mcp sessions")?),
             states: States::new(&key("mcp request state")?),
             held: HeldCalls::default(),
+            approvals: Approvals::new(world.clone(), key("approvals")?, public_url.clone()),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
             consents: crate::http::connected::Results::default(),

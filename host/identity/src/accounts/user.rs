@@ -157,6 +157,7 @@ impl Identity {
             team: team.clone(),
             client,
             client_name,
+            roles: user.roles.clone(),
             permissions: self.permissions_of(&user.roles, &user.teams).await?,
             servers: None,
             has_browser_identity: user.kind == AccountKind::Human,

@@ -114,6 +114,7 @@ pub(crate) fn actor(name: &str, role: &str) -> Caller {
         team: TeamName::default_team(),
         client: ClientId::parse("test").unwrap(),
         client_name: "Test".into(),
+        roles: [role.parse().unwrap()].into(),
         permissions: Permissions::from_roles(roles.iter().filter(|r| r.name.as_str() == role)),
         servers: None,
         has_browser_identity: true,

@@ -104,8 +104,13 @@ async fn relayed(
         note_use(app, connection);
     }
     let mut rules = Rules::of_request(request, exchange.revision, on_fault(exchange, request));
-    if let Some(filter) = lists::filter(&attachment, connection, exchange.revision, &request.method)
-    {
+    if let Some(filter) = lists::filter(
+        &attachment,
+        &exchange.caller,
+        connection,
+        exchange.revision,
+        &request.method,
+    ) {
         rules = rules.with_filter(filter);
     }
     // A stream without a response (`subscriptions/listen`) is on record when

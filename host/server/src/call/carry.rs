@@ -40,12 +40,17 @@ impl Case {
             None => error,
         };
         let mut url = None;
-        if let (true, Some(attachment)) = (error.wants_user() && !has_no_page(&error), &attachment)
-        {
-            match link(app, exchange, attachment, &error).await {
-                Ok(link) => url = link,
-                Err(failed) => error = store_error(&failed),
+        match (&error, &attachment) {
+            (CallError::ApprovalRequired { page, .. }, _) => {
+                url = page.as_ref().map(|id| app.approvals.address(id));
             }
+            (_, Some(attachment)) if error.wants_user() && !has_no_page(&error) => {
+                match link(app, exchange, attachment, &error).await {
+                    Ok(link) => url = link,
+                    Err(failed) => error = store_error(&failed),
+                }
+            }
+            _ => {}
         }
         let provider = attachment
             .as_ref()
@@ -115,7 +120,8 @@ fn has_no_page(error: &CallError) -> bool {
 
 /// Somebody who cannot open a page here is told that instead.
 fn without_browser(exchange: &Exchange, attachment: &Attachment, error: CallError) -> CallError {
-    if exchange.caller.has_browser_identity || !error.wants_user() {
+    let approval = matches!(error, CallError::ApprovalRequired { .. });
+    if exchange.caller.has_browser_identity || !error.wants_user() || approval {
         return error;
     }
     CallError::NeedsReauth {

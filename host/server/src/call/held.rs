@@ -397,8 +397,13 @@ impl Held {
     }
 }
 
-/// Waits until the connection stands; false if it does not in time.
+/// Waits until the connection stands, or the question is answered; false if
+/// that does not happen in time.
 pub(crate) async fn mended(app: &App, exchange: &Exchange, case: &Case, limit: Duration) -> bool {
+    if let CallError::ApprovalRequired { page, .. } = &case.error {
+        let Some(id) = page else { return false };
+        return app.approvals.answered(&exchange.caller.user, id, limit).await;
+    }
     let Some(key) = case
         .attachment
         .as_deref()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_core::caller::Caller;
 use countersign_core::connection::Connection;
 use countersign_core::decide::Attachment;
 use countersign_core::preset::GrantFacts;
@@ -13,6 +14,7 @@ use countersign_mcp::upstream::UpstreamFault;
 /// The filter for the answer to `method`, if it needs one.
 pub(crate) fn filter(
     attachment: &Arc<Attachment>,
+    caller: &Arc<Caller>,
     connection: Option<Connection>,
     revision: Revision,
     method: &str,
@@ -28,17 +30,19 @@ pub(crate) fn filter(
     let hook = attachment
         .preset()
         .is_some_and(|p| p.description().hooks.filter_tools);
-    if !depends_on_user && !hook && attachment.server().tools.is_open() {
+    let policies = attachment.policies().may_hide_tools();
+    if !depends_on_user && !hook && !policies && attachment.server().tools.is_open() {
         return None;
     }
-    let attachment = Arc::clone(attachment);
+    let (attachment, caller) = (Arc::clone(attachment), Arc::clone(caller));
     Some(tools_filter(revision, move |names| {
-        keep(&attachment, connection.as_ref(), names)
+        keep(&attachment, &caller, connection.as_ref(), names)
     }))
 }
 
 fn keep(
     attachment: &Attachment,
+    caller: &Caller,
     connection: Option<&Connection>,
     names: &[String],
 ) -> Result<Vec<bool>, UpstreamFault> {
@@ -60,8 +64,11 @@ fn keep(
         }
         None => None,
     };
+    let server = &attachment.server().name;
     let kept = |name: &String| {
-        attachment.server().tools.allows(name) && wanted.as_ref().is_none_or(|w| w.contains(name))
+        attachment.server().tools.allows(name)
+            && wanted.as_ref().is_none_or(|w| w.contains(name))
+            && !attachment.policies().always_deny(caller, server, name)
     };
     Ok(names.iter().map(kept).collect())
 }

@@ -103,12 +103,19 @@ impl Trace {
     pub(crate) fn end(mut self, error: Option<&CallError>) {
         let outcome = match error {
             None => Outcome::Allowed,
-            Some(CallError::Denied { .. }) => Outcome::Denied,
+            Some(error) if error.denial().is_some() => Outcome::Denied,
             Some(error) if error.wants_user() => Outcome::Pending,
             Some(_) => Outcome::Failed,
         };
         let decided_by = match (error, self.decided_by) {
             (Some(CallError::Denied { code, .. }), _) => Some(code.clone()),
+            (
+                Some(
+                    CallError::PolicyDenied { policy, .. }
+                    | CallError::ApprovalRequired { policy, .. },
+                ),
+                _,
+            ) => Some(format!("policy:{policy}")),
             (Some(error), None) => Some(error.word().to_owned()),
             _ => None,
         };

@@ -350,9 +350,9 @@ async fn told(
                 &error.to_string(),
                 Some(data),
             );
-            let status = match error {
-                CallError::Denied { .. } => StatusCode::FORBIDDEN,
-                _ => StatusCode::BAD_GATEWAY,
+            let status = match error.denial() {
+                Some(_) => StatusCode::FORBIDDEN,
+                None => StatusCode::BAD_GATEWAY,
             };
             countersign_mcp::refusal::json_response(status, body).map(AnswerBody::from)
         }

@@ -20,6 +20,7 @@ use crate::wiring::App;
 
 pub mod address;
 pub mod api;
+pub mod approve;
 pub mod connect;
 pub mod connected;
 pub mod connections;
@@ -46,6 +47,7 @@ pub fn router(app: &Arc<App>) -> Router {
     let pages = Router::new()
         .merge(connect::routes())
         .merge(connected::routes())
+        .merge(approve::routes())
         .merge(connections::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

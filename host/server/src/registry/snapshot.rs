@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use countersign_core::hosts::HostPattern;
-use countersign_core::names::{Digest, PresetName, ProviderName, SecretName, ServerName, UserName};
+use countersign_core::names::{
+    Digest, PolicyName, PresetName, ProviderName, SecretName, ServerName, UserName,
+};
+use countersign_core::policy::{Policy, Rule, Rules};
 use countersign_core::ports::{Kind, RecordKey, Records, Revision, StoreError, parse};
 use countersign_core::provider::Provider;
 use countersign_core::server::Server;
@@ -124,6 +127,10 @@ pub struct Snapshot {
     pub approvals: HashMap<ProviderName, Vec<Stored<ApprovalRecord>>>,
     /// Chosen versions by provider.
     pub choices: HashMap<ProviderName, Stored<Choice>>,
+    /// Policies by name.
+    pub policies: BTreeMap<PolicyName, Stored<Policy>>,
+    /// Those of them that are in force, understood.
+    pub rules: Arc<Rules>,
 }
 
 impl Snapshot {
@@ -166,6 +173,17 @@ impl Snapshot {
                     .push(stored(value, record.revision));
             }
         }
+        for record in records.list(Kind::Policy, None).await? {
+            let value: Policy = parse(&record)?;
+            this.policies
+                .insert(value.name.clone(), stored(value, record.revision));
+        }
+        let rules = this.policies.values().map(|stored| {
+            let damaged = |e| StoreError::Damaged(format!("policy {}: {e}", stored.value.name));
+            Rule::new(Arc::clone(&stored.value)).map_err(damaged)
+        });
+        // A policy that is not understood is not left out: nothing is read.
+        this.rules = Arc::new(Rules::new(rules.collect::<Result<Vec<_>, _>>()?));
         for approvals in this.approvals.values_mut() {
             approvals.sort_by(|a, b| (a.value.at, &a.value.hash).cmp(&(b.value.at, &b.value.hash)));
         }

@@ -1222,6 +1222,7 @@ async fn two_changes_at_once_do_not_overwrite_each_other() {
         team: countersign_core::names::TeamName::default_team(),
         client: "c".parse().unwrap(),
         client_name: "c".into(),
+        roles: Default::default(),
         permissions: Permissions::from_roles([&Role {
             name: RoleName::parse("r").unwrap(),
             allow: vec![Permission::parse("provider_update").unwrap()],

@@ -1,0 +1,413 @@
+//! Policies: what an organisation forbids, or wants a person's word for,
+//! beyond what servers and presets say. A policy only ever narrows: nothing in
+//! here can let a call through that something else refuses.
+//!
+//! [`Policy`] is the record, [`Rules`] are all that are in force, and
+//! [`Rules::look_at`] is a pure function of a call.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Caller;
+use crate::names::{PolicyName, ServerName};
+use crate::preset::Call;
+use crate::server::glob;
+use crate::time::Timestamp;
+
+pub mod arguments;
+mod condition;
+
+pub use condition::{Condition, Operator};
+
+use condition::{Arguments, Test};
+
+/// Methods for which a user can be asked: those that can wait for him.
+pub const METHODS_THAT_WAIT: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+
+/// Whom a policy is about. An empty list is about everybody; several lists must
+/// all name the caller. Patterns with `*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Who {
+    /// Names of users; upper and lower case are the same.
+    pub users: Vec<String>,
+    /// The team in which the caller acts.
+    pub teams: Vec<String>,
+    /// One of the caller's roles.
+    pub roles: Vec<String>,
+    /// Ids of agents: OAuth clients, or `token:NAME:…` for API tokens.
+    pub clients: Vec<String>,
+}
+
+/// Which calls a policy is not about although all else fits: one entry that
+/// fits is enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Except {
+    /// Names of users.
+    pub users: Vec<String>,
+    /// The team in which the caller acts.
+    pub teams: Vec<String>,
+    /// One of the caller's roles.
+    pub roles: Vec<String>,
+    /// Ids of agents.
+    pub clients: Vec<String>,
+    /// Names of servers.
+    pub servers: Vec<String>,
+    /// Names of tools.
+    pub tools: Vec<String>,
+}
+
+/// What a policy does to a call that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Effect {
+    /// It is refused.
+    Deny {
+        /// A short, stable word for the agent.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// The user is asked first.
+    NeedApproval {
+        /// Why he is asked.
+        message: String,
+    },
+}
+
+/// A policy, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Unique.
+    pub name: PolicyName,
+    /// For people.
+    pub display_name: String,
+    /// Lower ones are looked at first; equal ones in order of name.
+    pub order: u32,
+    /// Whom it is about.
+    pub who: Who,
+    /// Names of servers; empty means all.
+    pub servers: Vec<String>,
+    /// MCP methods; empty means `tools/call`.
+    pub methods: Vec<String>,
+    /// Names of tools (of prompts, addresses of resources); empty means all.
+    pub tools: Vec<String>,
+    /// Which calls it is not about after all.
+    pub except: Except,
+    /// Conditions on the arguments; all must hold.
+    pub when: Vec<Condition>,
+    /// What it does.
+    pub effect: Effect,
+    /// Whether it is in force.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A condition that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("when[{index}]: {problem}")]
+pub struct BadCondition {
+    /// Which, from 0.
+    pub index: usize,
+    /// What to write instead.
+    pub problem: String,
+}
+
+/// A call as policies see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// Which server.
+    pub server: &'a ServerName,
+    /// What is called.
+    pub call: &'a Call<'a>,
+}
+
+/// A policy that was understood.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    policy: Arc<Policy>,
+    tests: Vec<Test>,
+}
+
+impl Rule {
+    /// Understands a policy.
+    ///
+    /// # Errors
+    /// [`BadCondition`].
+    pub fn new(policy: Arc<Policy>) -> Result<Self, BadCondition> {
+        let compile = |(index, condition): (usize, &Condition)| {
+            condition
+                .compile()
+                .map_err(|problem| BadCondition { index, problem })
+        };
+        let tests = policy.when.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { policy, tests })
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Whether the policy is about this call, by all but its arguments.
+    fn is_about(&self, asked: &Asked<'_>) -> bool {
+        self.differs_by(asked).is_none()
+    }
+
+    /// The first of its fields that does not fit this call, by all but its
+    /// conditions.
+    fn differs_by(&self, asked: &Asked<'_>) -> Option<&'static str> {
+        let policy = &*self.policy;
+        let name = asked.call.name;
+        let method = match policy.methods.as_slice() {
+            [] => asked.call.method == "tools/call",
+            methods => any(methods, asked.call.method),
+        };
+        let tool = policy.tools.is_empty() || name.is_some_and(|n| any(&policy.tools, n));
+        if !(policy.servers.is_empty() || any(&policy.servers, asked.server.as_str())) {
+            Some("servers")
+        } else if !method {
+            Some("methods")
+        } else if !tool {
+            Some("tools")
+        } else {
+            let who = policy.who.differs_by(asked.caller);
+            who.or_else(|| policy.except.fits_by(asked))
+        }
+    }
+
+    /// Why the policy is not about this call: its first field that does not
+    /// fit; none if it is.
+    #[must_use]
+    pub fn misses(&self, asked: &Asked<'_>) -> Option<String> {
+        if let Some(field) = self.differs_by(asked) {
+            return Some(field.to_owned());
+        }
+        let arguments = Arguments::of(asked.call.arguments);
+        let missed = self.tests.iter().position(|test| !test.holds(&arguments));
+        missed.map(|index| format!("when[{index}]"))
+    }
+
+    fn holds(&self, arguments: &mut Lazy<'_>) -> bool {
+        self.tests.is_empty() || {
+            let arguments = arguments.get();
+            self.tests.iter().all(|test| test.holds(arguments))
+        }
+    }
+}
+
+impl Policy {
+    /// Whether any call of this server can be meant.
+    fn is_about_server(&self, server: &ServerName) -> bool {
+        (self.servers.is_empty() || any(&self.servers, server.as_str()))
+            && !any(&self.except.servers, server.as_str())
+    }
+}
+
+impl Who {
+    fn differs_by(&self, caller: &Caller) -> Option<&'static str> {
+        let fits = |patterns: &[String], fits: bool| patterns.is_empty() || fits;
+        if !fits(&self.users, any_user(&self.users, caller)) {
+            Some("who.users")
+        } else if !fits(&self.teams, any(&self.teams, caller.team.as_str())) {
+            Some("who.teams")
+        } else if !fits(&self.roles, any_role(&self.roles, caller)) {
+            Some("who.roles")
+        } else if !fits(&self.clients, any(&self.clients, caller.client.as_str())) {
+            Some("who.clients")
+        } else {
+            None
+        }
+    }
+}
+
+impl Except {
+    fn fits_by(&self, asked: &Asked<'_>) -> Option<&'static str> {
+        let caller = asked.caller;
+        if any_user(&self.users, caller) {
+            Some("except.users")
+        } else if any(&self.teams, caller.team.as_str()) {
+            Some("except.teams")
+        } else if any_role(&self.roles, caller) {
+            Some("except.roles")
+        } else if any(&self.clients, caller.client.as_str()) {
+            Some("except.clients")
+        } else if any(&self.servers, asked.server.as_str()) {
+            Some("except.servers")
+        } else if asked.call.name.is_some_and(|name| any(&self.tools, name)) {
+            Some("except.tools")
+        } else {
+            None
+        }
+    }
+}
+
+fn any(patterns: &[String], text: &str) -> bool {
+    patterns.iter().any(|p| glob(p, text))
+}
+
+/// `Alice` and `alice` are one person.
+fn any_user(patterns: &[String], caller: &Caller) -> bool {
+    let name = || caller.user.as_str().to_ascii_lowercase();
+    !patterns.is_empty()
+        && patterns
+            .iter()
+            .any(|p| glob(&p.to_ascii_lowercase(), &name()))
+}
+
+fn any_role(patterns: &[String], caller: &Caller) -> bool {
+    caller.roles.iter().any(|role| any(patterns, role.as_str()))
+}
+
+/// Arguments are read for the first rule that has conditions, if there is one.
+struct Lazy<'a> {
+    text: Option<&'a str>,
+    read: Option<Arguments>,
+}
+
+impl Lazy<'_> {
+    fn get(&mut self) -> &Arguments {
+        let text = self.text;
+        self.read.get_or_insert_with(|| Arguments::of(text))
+    }
+}
+
+/// Policies in force, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Vec<Rule>);
+
+/// What the rules make of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ruling<'r> {
+    /// None of them minds.
+    Pass,
+    /// The first that refuses.
+    Deny {
+        /// Which.
+        policy: &'r PolicyName,
+        /// Its word.
+        code: &'r str,
+        /// For the user.
+        message: &'r str,
+    },
+    /// All that want the user's word, in order.
+    Ask(Vec<Reason>),
+}
+
+/// Why a user is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The policy that wants his word.
+    pub policy: PolicyName,
+    /// What it says.
+    pub message: String,
+}
+
+impl Rules {
+    /// Policies that are enabled, in order.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        let mut rules: Vec<_> = rules.into_iter().filter(|r| r.policy.enabled).collect();
+        rules.sort_by(|a, b| {
+            let key = |r: &Rule| (r.policy.order, r.policy.name.clone());
+            key(a).cmp(&key(b))
+        });
+        Self(rules)
+    }
+
+    /// Those that can be about calls of this server.
+    #[must_use]
+    pub fn of_server(&self, server: &ServerName) -> Self {
+        let about = self.0.iter().filter(|r| r.policy.is_about_server(server));
+        Self(about.cloned().collect())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter()
+    }
+
+    /// Judges one call. A refusal goes before a question, whatever their order:
+    /// nobody is asked for what is not going to happen.
+    #[must_use]
+    pub fn look_at<'r>(&'r self, asked: &Asked<'r>) -> Ruling<'r> {
+        let mut reasons = Vec::new();
+        for rule in self.about(asked) {
+            match &rule.policy.effect {
+                Effect::Deny { code, message } => {
+                    return Ruling::Deny {
+                        policy: &rule.policy.name,
+                        code,
+                        message,
+                    };
+                }
+                Effect::NeedApproval { message } => reasons.push(Reason {
+                    policy: rule.policy.name.clone(),
+                    message: message.clone(),
+                }),
+            }
+        }
+        if reasons.is_empty() {
+            Ruling::Pass
+        } else {
+            Ruling::Ask(reasons)
+        }
+    }
+
+    /// The rules that are about this call, in order.
+    pub fn about<'r>(&'r self, asked: &Asked<'r>) -> impl Iterator<Item = &'r Rule> {
+        let asked = *asked;
+        let mut arguments = Lazy {
+            text: asked.call.arguments,
+            read: None,
+        };
+        self.0
+            .iter()
+            .filter(move |rule| rule.is_about(&asked) && rule.holds(&mut arguments))
+    }
+
+    /// Whether every call of this tool by this caller is refused, whatever its
+    /// arguments: such a tool is not listed.
+    #[must_use]
+    pub fn always_deny(&self, caller: &Caller, server: &ServerName, tool: &str) -> bool {
+        let call = Call {
+            method: "tools/call",
+            name: Some(tool),
+            arguments: None,
+            host: "",
+        };
+        let asked = Asked {
+            caller,
+            server,
+            call: &call,
+        };
+        self.0.iter().any(|rule| {
+            rule.tests.is_empty()
+                && matches!(rule.policy.effect, Effect::Deny { .. })
+                && rule.is_about(&asked)
+        })
+    }
+
+    /// Whether a list of tools may have to be shortened.
+    #[must_use]
+    pub fn may_hide_tools(&self) -> bool {
+        self.0
+            .iter()
+            .any(|r| r.tests.is_empty() && matches!(r.policy.effect, Effect::Deny { .. }))
+    }
+}
