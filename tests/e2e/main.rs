@@ -9,6 +9,7 @@ mod conformance;
 mod consent;
 mod kill;
 mod pages;
+mod policies;
 mod records;
 mod refresh;
 mod register;

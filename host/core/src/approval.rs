@@ -374,7 +374,9 @@ pub async fn show(
     id: &ApprovalId,
     now: Timestamp,
 ) -> Result<Approval, NotAsked> {
-    let (mut approval, _, stands) = find(records, user, id, now).await?.ok_or(NotAsked::Unknown)?;
+    let (mut approval, _, stands) = find(records, user, id, now)
+        .await?
+        .ok_or(NotAsked::Unknown)?;
     if !stands || approval.question.user != *user {
         return Err(NotAsked::Unknown);
     }
@@ -413,8 +415,9 @@ pub async fn decide(
     now: Timestamp,
 ) -> Result<Approval, NotAsked> {
     loop {
-        let (mut approval, revision, stands) =
-            find(records, user, id, now).await?.ok_or(NotAsked::Unknown)?;
+        let (mut approval, revision, stands) = find(records, user, id, now)
+            .await?
+            .ok_or(NotAsked::Unknown)?;
         if !stands || approval.question.user != *user {
             return Err(NotAsked::Unknown);
         }

@@ -148,7 +148,12 @@ impl Rule {
                 .compile()
                 .map_err(|problem| BadCondition { index, problem })
         };
-        let tests = policy.when.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        let tests = policy
+            .when
+            .iter()
+            .enumerate()
+            .map(compile)
+            .collect::<Result<_, _>>()?;
         Ok(Self { policy, tests })
     }
 

@@ -53,7 +53,11 @@ fn ask(name: &str) -> Policy {
 }
 
 fn rules(policies: &[Policy]) -> Rules {
-    Rules::new(policies.iter().map(|p| Rule::new(Arc::new(p.clone())).unwrap()))
+    Rules::new(
+        policies
+            .iter()
+            .map(|p| Rule::new(Arc::new(p.clone())).unwrap()),
+    )
 }
 
 fn caller() -> Caller {
@@ -111,29 +115,61 @@ fn a_policy_is_about_those_whom_all_its_lists_name_but_for_its_exceptions() {
         ("a pattern", |p| p.who.users = texts(&["bert", "a*"]), true),
         ("the team", |p| p.who.teams = texts(&["ops"]), true),
         ("another team", |p| p.who.teams = texts(&["default"]), false),
-        ("one role of several", |p| p.who.roles = texts(&["oncall", "x"]), true),
+        (
+            "one role of several",
+            |p| p.who.roles = texts(&["oncall", "x"]),
+            true,
+        ),
         ("another role", |p| p.who.roles = texts(&["admin"]), false),
-        ("the agent", |p| p.who.clients = texts(&["https://agent.example.com/*"]), true),
-        ("two lists, one of which does not fit", |p| {
-            p.who.users = texts(&["ann"]);
-            p.who.teams = texts(&["default"]);
-        }, false),
+        (
+            "the agent",
+            |p| p.who.clients = texts(&["https://agent.example.com/*"]),
+            true,
+        ),
+        (
+            "two lists, one of which does not fit",
+            |p| {
+                p.who.users = texts(&["ann"]);
+                p.who.teams = texts(&["default"]);
+            },
+            false,
+        ),
         ("the server", |p| p.servers = texts(&["git*"]), true),
         ("another server", |p| p.servers = texts(&["notes"]), false),
         ("the tool", |p| p.tools = texts(&["delete_*"]), true),
         ("another tool", |p| p.tools = texts(&["get_*"]), false),
-        ("another method", |p| p.methods = texts(&["prompts/get"]), false),
+        (
+            "another method",
+            |p| p.methods = texts(&["prompts/get"]),
+            false,
+        ),
         ("all methods", |p| p.methods = texts(&["*"]), true),
-        ("but for the user", |p| p.except.users = texts(&["ANN"]), false),
-        ("but for one of his roles", |p| p.except.roles = texts(&["oncall"]), false),
-        ("but for the tool", |p| p.except.tools = texts(&["delete_branch"]), false),
+        (
+            "but for the user",
+            |p| p.except.users = texts(&["ANN"]),
+            false,
+        ),
+        (
+            "but for one of his roles",
+            |p| p.except.roles = texts(&["oncall"]),
+            false,
+        ),
+        (
+            "but for the tool",
+            |p| p.except.tools = texts(&["delete_branch"]),
+            false,
+        ),
         ("switched off", |p| p.enabled = false, false),
     ];
     for (what, change, applies) in cases {
         let mut policy = deny("no");
         change(&mut policy);
         let expected = if applies { "deny no" } else { "pass" };
-        assert_eq!(outcome(&[policy], &call("delete_branch", None)), expected, "{what}");
+        assert_eq!(
+            outcome(&[policy], &call("delete_branch", None)),
+            expected,
+            "{what}"
+        );
     }
 }
 
@@ -173,11 +209,18 @@ fn all_conditions_of_a_policy_must_hold() {
         (r#"{"amount":2000,"to":"x@evil.com"}"#, "ask transfer"),
         (r#"{"amount":2000,"to":"x@corp.com"}"#, "pass"),
         (r#"{"amount":10,"to":"x@evil.com"}"#, "pass"),
-        (r#"{"amount":"2000","to":["x@corp.com","x@evil.com"]}"#, "ask transfer"),
+        (
+            r#"{"amount":"2000","to":["x@corp.com","x@evil.com"]}"#,
+            "ask transfer",
+        ),
         (r#"{"amount":2000}"#, "ask transfer"),
     ];
     for (arguments, expected) in cases {
-        assert_eq!(outcome(&policies, &call("send", Some(arguments))), expected, "{arguments}");
+        assert_eq!(
+            outcome(&policies, &call("send", Some(arguments))),
+            expected,
+            "{arguments}"
+        );
     }
 }
 
@@ -218,12 +261,21 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         )
     };
     let effect = prop_oneof![
-        Just(Effect::Deny { code: "no".into(), message: "No.".into() }),
-        Just(Effect::NeedApproval { message: "Sure?".into() }),
+        Just(Effect::Deny {
+            code: "no".into(),
+            message: "No.".into()
+        }),
+        Just(Effect::NeedApproval {
+            message: "Sure?".into()
+        }),
     ];
     let when = proptest::collection::vec(
         (
-            prop_oneof![Just(String::new()), Just("/a".to_owned()), Just("/b/0".to_owned())],
+            prop_oneof![
+                Just(String::new()),
+                Just("/a".to_owned()),
+                Just("/b/0".to_owned())
+            ],
             prop_oneof![
                 Just((Operator::Present, json!(null))),
                 Just((Operator::Absent, json!(null))),
@@ -232,22 +284,37 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 Just((Operator::GreaterThan, json!(3))),
             ],
         )
-            .prop_map(|(pointer, (operator, value))| Condition { pointer, operator, value }),
+            .prop_map(|(pointer, (operator, value))| Condition {
+                pointer,
+                operator,
+                value,
+            }),
         0..3,
     );
-    ("[a-z]{1,6}", 0_u32..4, globs(), globs(), globs(), globs(), when, effect, any::<bool>()).prop_map(
-        |(name, order, users, servers, tools, except, when, effect, enabled)| {
-            let mut policy = policy(&name, effect);
-            policy.order = order;
-            policy.who.users = users;
-            policy.servers = servers;
-            policy.tools = tools;
-            policy.except.tools = except;
-            policy.when = when;
-            policy.enabled = enabled;
-            policy
-        },
+    (
+        "[a-z]{1,6}",
+        0_u32..4,
+        globs(),
+        globs(),
+        globs(),
+        globs(),
+        when,
+        effect,
+        any::<bool>(),
     )
+        .prop_map(
+            |(name, order, users, servers, tools, except, when, effect, enabled)| {
+                let mut policy = policy(&name, effect);
+                policy.order = order;
+                policy.who.users = users;
+                policy.servers = servers;
+                policy.tools = tools;
+                policy.except.tools = except;
+                policy.when = when;
+                policy.enabled = enabled;
+                policy
+            },
+        )
 }
 
 fn any_arguments() -> impl Strategy<Value = Option<String>> {

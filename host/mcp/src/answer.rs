@@ -59,7 +59,11 @@ impl Client {
             Carrier::RpcError
         };
         if !error.wants_user() {
-            return if error.denial().is_some() { plain } else { Carrier::RpcError };
+            return if error.denial().is_some() {
+                plain
+            } else {
+                Carrier::RpcError
+            };
         }
         match (self.revision, request.may_ask_for_input()) {
             _ if !has_url || !self.url_elicitation => plain,

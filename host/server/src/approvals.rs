@@ -68,9 +68,10 @@ impl Approvals {
             (Standing::Denied, _) => Err(CallError::PolicyDenied {
                 policy: question.policy.clone(),
                 code: "approval_denied".into(),
-                message: "The user was asked about this very call and said no. Do not try it again \
+                message:
+                    "The user was asked about this very call and said no. Do not try it again \
                           unless the user asks for it."
-                    .into(),
+                        .into(),
             }),
             (Standing::TooMany, _) => Err(CallError::RateLimited {
                 retry_after: Duration::from_secs(60),

@@ -78,8 +78,13 @@ impl Attachments {
             Some(preset) if self.remember_verdicts => Some(Remembering::wrap(Arc::clone(preset))),
             preset => preset.clone(),
         };
-        let attachment = Attachment::new(Arc::clone(server), provider.cloned(), judge, &snapshot.rules)
-            .map_err(|e| NotAttached::Unusable(self.explain(name, &e)))?;
+        let attachment = Attachment::new(
+            Arc::clone(server),
+            provider.cloned(),
+            judge,
+            &snapshot.rules,
+        )
+        .map_err(|e| NotAttached::Unusable(self.explain(name, &e)))?;
         let attachment = Arc::new(attachment);
         let made = Made {
             attachment: Arc::clone(&attachment),

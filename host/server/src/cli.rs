@@ -16,6 +16,7 @@ mod connections;
 mod input;
 mod login;
 mod output;
+mod policies;
 mod presets;
 mod providers;
 mod roles;
@@ -104,6 +105,9 @@ enum Verb {
     /// Presets: what the host knows of each provider
     #[command(subcommand)]
     Preset(presets::Verb),
+    /// What is forbidden, or needs the user's word, beyond what servers say
+    #[command(subcommand)]
+    Policy(policies::Verb),
     /// Sign in through the browser and keep the session for later commands
     Login,
     /// End the session that `login` began
@@ -211,6 +215,7 @@ impl Verb {
             Self::Provider(verb) => verb.run(client, printer).await,
             Self::Server(verb) => verb.run(client, printer).await,
             Self::Secret(verb) => verb.run(client, printer).await,
+            Self::Policy(verb) => verb.run(client, printer).await,
             Self::User(verb) => verb.run(client, printer).await,
             Self::Team(verb) => verb.run(client, printer).await,
             Self::Role(verb) => verb.run(client, printer).await,

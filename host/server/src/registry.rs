@@ -21,6 +21,8 @@ use crate::config::Config;
 
 pub mod address;
 mod patch;
+mod policies;
+mod policy;
 mod presets;
 mod provider;
 mod providers;
@@ -35,6 +37,10 @@ mod text;
 
 pub use address::AddressRules;
 pub use patch::{from_json, strict_json};
+pub use policies::{Preview, PreviewedPolicy};
+pub use policy::{
+    ConditionInput, DenyInput, EffectInput, ExceptInput, NeedApprovalInput, PolicyInput, WhoInput,
+};
 pub use presets::{
     Approved, BindingView, Chosen, PassedOverView, PresetHost, PresetView, Rules, WaitingView,
 };

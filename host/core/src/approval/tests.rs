@@ -83,8 +83,16 @@ fn server(url: &str) -> Server {
     }
 }
 
-fn judged_by(caller: &Caller, url: &str, policies: &[Policy], tool: &str, arguments: &str) -> Judged {
-    let rules = policies.iter().map(|p| Rule::new(Arc::new(p.clone())).unwrap());
+fn judged_by(
+    caller: &Caller,
+    url: &str,
+    policies: &[Policy],
+    tool: &str,
+    arguments: &str,
+) -> Judged {
+    let rules = policies
+        .iter()
+        .map(|p| Rule::new(Arc::new(p.clone())).unwrap());
     let rules = Rules::new(rules);
     let attachment = Attachment::new(Arc::new(server(url)), None, None, &rules).unwrap();
     let call = Call {
@@ -100,7 +108,13 @@ fn judged_by(caller: &Caller, url: &str, policies: &[Policy], tool: &str, argume
 
 fn judged(user: &str, tool: &str, arguments: &str) -> Judged {
     let policies = [policy("careful")];
-    judged_by(&caller(user), "https://notes.example.com/mcp", &policies, tool, arguments)
+    judged_by(
+        &caller(user),
+        "https://notes.example.com/mcp",
+        &policies,
+        tool,
+        arguments,
+    )
 }
 
 fn meets(records: &MemoryRecords, judged: &Judged, at: Timestamp) -> Standing {
@@ -162,7 +176,13 @@ fn a_yes_is_for_one_user_agent_server_tool_and_text_only() {
         judged_by(&ann, url, &asks, "delete", r#"{"id":1.0,"why":"old"}"#),
         judged_by(&ann, url, &asks, "delete", r#"{"id":"1","why":"old"}"#),
         // One policy more wants a word: the one that was given is not for it.
-        judged_by(&ann, url, &[policy("careful"), policy("more")], "delete", text),
+        judged_by(
+            &ann,
+            url,
+            &[policy("careful"), policy("more")],
+            "delete",
+            text,
+        ),
     ];
     for other in &others {
         assert!(matches!(meets(&records, other, NOW), Standing::Open));
@@ -176,7 +196,11 @@ fn a_yes_is_for_one_user_agent_server_tool_and_text_only() {
         let id = other.question().unwrap().digest;
         assert_ne!(id, again.question().unwrap().digest);
     }
-    assert!(judged("ann", "delete", r#"{"id":2}"#).agreed(Some(word)).is_err());
+    assert!(
+        judged("ann", "delete", r#"{"id":2}"#)
+            .agreed(Some(word))
+            .is_err()
+    );
 }
 
 #[test]
@@ -185,7 +209,10 @@ fn a_no_is_remembered_for_a_while_and_then_he_may_be_asked_again() {
     let call = judged("ann", "delete", "{}");
     meets(&records, &call, NOW);
     answer_as(&records, "ann", &call, false, NOW).unwrap();
-    assert!(matches!(meets(&records, &call, NOW.plus(MINUTE)), Standing::Denied));
+    assert!(matches!(
+        meets(&records, &call, NOW.plus(MINUTE)),
+        Standing::Denied
+    ));
     let later = NOW.plus(DENIED_FOR);
     assert!(matches!(meets(&records, &call, later), Standing::Open));
 }
@@ -213,7 +240,10 @@ fn only_the_user_who_was_asked_can_see_the_question_and_answer_it_once() {
     meets(&records, &call, NOW);
     let id = call.question().unwrap().id(&key());
     let eve = "eve".parse().unwrap();
-    assert_eq!(now(show(&records, &eve, &id, NOW)).unwrap_err(), NotAsked::Unknown);
+    assert_eq!(
+        now(show(&records, &eve, &id, NOW)).unwrap_err(),
+        NotAsked::Unknown
+    );
     assert_eq!(
         answer_as(&records, "eve", &call, true, NOW).unwrap_err(),
         NotAsked::Unknown
@@ -281,8 +311,14 @@ fn who_cannot_wait_or_be_shown_is_refused_not_asked() {
         }
     };
     let careful = |code: &str| ("careful".to_owned(), code.to_owned());
-    assert_eq!(refused("tools/list", "{}"), careful("approval_not_possible"));
+    assert_eq!(
+        refused("tools/list", "{}"),
+        careful("approval_not_possible")
+    );
     let large = format!("\"{}\"", "x".repeat(LONGEST_ARGUMENTS));
     assert_eq!(refused("tools/call", &large), careful("approval_too_large"));
-    assert_eq!(refused("tools/call", r#"{"a":1,"a":1}"#), careful("approval_not_possible"));
+    assert_eq!(
+        refused("tools/call", r#"{"a":1,"a":1}"#),
+        careful("approval_not_possible")
+    );
 }

@@ -46,7 +46,9 @@ impl Tree {
             b'"' => Self::Text(serde_json::from_str(text).ok()?),
             b'[' => {
                 let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                let items = items.into_iter().map(|item| Self::at_depth(item, depth + 1));
+                let items = items
+                    .into_iter()
+                    .map(|item| Self::at_depth(item, depth + 1));
                 Self::List(items.collect::<Option<_>>()?)
             }
             b'{' => {
@@ -106,11 +108,17 @@ impl Tree {
                 item.write(out, indent);
             }),
             Self::Object(members) => {
-                between(out, indent, ['{', '}'], members, |out, (name, value), indent| {
-                    out.push_str(&quoted(name));
-                    out.push_str(if indent.is_some() { ": " } else { ":" });
-                    value.write(out, indent);
-                });
+                between(
+                    out,
+                    indent,
+                    ['{', '}'],
+                    members,
+                    |out, (name, value), indent| {
+                        out.push_str(&quoted(name));
+                        out.push_str(if indent.is_some() { ": " } else { ":" });
+                        value.write(out, indent);
+                    },
+                );
             }
         }
     }
@@ -187,7 +195,10 @@ mod tests {
         let one = Tree::parse(r#"{ "b":[1, 2.50,{"y":null,"x":"\u00e9"}], "a":1e400 }"#).unwrap();
         let two = Tree::parse(r#"{"a":1e400,"b":[1,2.50,{"x":"é","y":null}]}"#).unwrap();
         assert_eq!(one, two);
-        assert_eq!(one.canonical(), r#"{"a":1e400,"b":[1,2.50,{"x":"é","y":null}]}"#);
+        assert_eq!(
+            one.canonical(),
+            r#"{"a":1e400,"b":[1,2.50,{"x":"é","y":null}]}"#
+        );
         let big = |text: &str| Tree::parse(text).unwrap().canonical();
         assert_ne!(big("123456789012345678901"), big("123456789012345678902"));
         assert_eq!(big("{}"), "{}");
@@ -196,7 +207,16 @@ mod tests {
     #[test]
     fn what_two_readers_could_understand_differently_is_no_tree() {
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-        for bad in [r#"{"a":1,"a":2}"#, r#"{"a":{"b":1,"b":1}}"#, "", "{", "x", "1 2", r#""\ud800""#, &deep] {
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":{"b":1,"b":1}}"#,
+            "",
+            "{",
+            "x",
+            "1 2",
+            r#""\ud800""#,
+            &deep,
+        ] {
             assert_eq!(Tree::parse(bad), None, "{bad}");
         }
     }

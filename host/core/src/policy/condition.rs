@@ -130,12 +130,14 @@ impl Condition {
             Operator::NotEquals => Kind::NoneOf(vec![tree(&self.value)]),
             Operator::In => Kind::AnyOf(self.items().ok_or_else(|| needs("a list"))?),
             Operator::NotIn => Kind::NoneOf(self.items().ok_or_else(|| needs("a list"))?),
-            Operator::Matches => {
-                Kind::Fits(self.patterns().ok_or_else(|| needs("a pattern or a list of them"))?)
-            }
-            Operator::NotMatches => {
-                Kind::FitsNone(self.patterns().ok_or_else(|| needs("a pattern or a list of them"))?)
-            }
+            Operator::Matches => Kind::Fits(
+                self.patterns()
+                    .ok_or_else(|| needs("a pattern or a list of them"))?,
+            ),
+            Operator::NotMatches => Kind::FitsNone(
+                self.patterns()
+                    .ok_or_else(|| needs("a pattern or a list of them"))?,
+            ),
             Operator::Present | Operator::Absent if !self.value.is_null() => {
                 return Err(format!("operator {name} takes no value"));
             }
@@ -178,7 +180,12 @@ impl Condition {
             Value::Number(number) => Number::parse(&number.to_string()),
             _ => None,
         }
-        .ok_or_else(|| format!("operator {} needs a number as its value", self.operator.name()))
+        .ok_or_else(|| {
+            format!(
+                "operator {} needs a number as its value",
+                self.operator.name()
+            )
+        })
     }
 }
 
@@ -221,16 +228,19 @@ impl Test {
             Arguments::Read(tree) => tree.at(&self.path),
         };
         let Some(found) = found else {
-            return matches!(self.kind, Kind::NoneOf(_) | Kind::FitsNone(_) | Kind::Absent);
+            return matches!(
+                self.kind,
+                Kind::NoneOf(_) | Kind::FitsNone(_) | Kind::Absent
+            );
         };
         match &self.kind {
             Kind::Present => true,
             Kind::Absent => *found == Tree::Null,
             Kind::AnyOf(values) => values.iter().any(|v| same(found, v) || item_is(found, v)),
             Kind::NoneOf(values) => match found {
-                Tree::List(items) if values.iter().all(|v| !matches!(v, Tree::List(_))) => {
-                    items.iter().any(|item| !values.iter().any(|v| same(item, v)))
-                }
+                Tree::List(items) if values.iter().all(|v| !matches!(v, Tree::List(_))) => items
+                    .iter()
+                    .any(|item| !values.iter().any(|v| same(item, v))),
                 other => !values.iter().any(|v| same(other, v)),
             },
             Kind::Fits(patterns) => each(found, &|text| patterns.iter().any(|p| glob(p, text))),
@@ -307,10 +317,7 @@ fn same(a: &Tree, b: &Tree) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Tree::Object(a), Tree::Object(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .zip(b)
-                    .all(|((m, a), (n, b))| m == n && same(a, b))
+            a.len() == b.len() && a.iter().zip(b).all(|((m, a), (n, b))| m == n && same(a, b))
         }
         _ => a == b,
     }
@@ -331,7 +338,10 @@ impl Number {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "only beside a number that is real anyway")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "only beside a number that is real anyway"
+    )]
     fn real(self) -> f64 {
         match self {
             Self::Whole(whole) => whole as f64,
@@ -359,7 +369,10 @@ mod tests {
             operator: Operator::named(operator).unwrap(),
             value,
         };
-        condition.compile().unwrap().holds(&Arguments::of(arguments))
+        condition
+            .compile()
+            .unwrap()
+            .holds(&Arguments::of(arguments))
     }
 
     #[test]
@@ -373,7 +386,12 @@ mod tests {
             ("/s", "equals", json!("prod"), true),
             ("/o", "equals", json!({"k":"v"}), true),
             ("/to", "equals", json!("eve@evil.com"), true),
-            ("/to", "equals", json!(["ann@corp.com", "eve@evil.com"]), true),
+            (
+                "/to",
+                "equals",
+                json!(["ann@corp.com", "eve@evil.com"]),
+                true,
+            ),
             ("/missing", "equals", json!(1), false),
             ("/n", "not_equals", json!(5), false),
             ("/n", "not_equals", json!(6), true),
@@ -383,14 +401,24 @@ mod tests {
             ("/s", "not_in", json!(["dev"]), true),
             ("/s", "not_in", json!(["prod"]), false),
             ("/to", "not_in", json!(["ann@corp.com"]), true),
-            ("/to", "not_in", json!(["ann@corp.com", "eve@evil.com"]), false),
+            (
+                "/to",
+                "not_in",
+                json!(["ann@corp.com", "eve@evil.com"]),
+                false,
+            ),
             ("/e", "not_in", json!(["x"]), false),
             ("/missing", "not_in", json!(["x"]), true),
             ("/s", "matches", json!("pr*"), true),
             ("/s", "matches", json!(["x*", "*od"]), true),
             ("/to", "matches", json!("*@evil.com"), true),
             ("/to", "not_matches", json!("*@corp.com"), true),
-            ("/to", "not_matches", json!(["*@corp.com", "*@evil.com"]), false),
+            (
+                "/to",
+                "not_matches",
+                json!(["*@corp.com", "*@evil.com"]),
+                false,
+            ),
             ("/n", "matches", json!("5"), true),
             ("/o", "matches", json!("anything"), true),
             ("/missing", "matches", json!("*"), false),
@@ -405,8 +433,18 @@ mod tests {
             ("/n", "at_most", json!(5), true),
             ("/n", "greater_than", json!(4.5), true),
             ("/n", "at_least", json!(6), false),
-            ("/big", "greater_than", json!(9_007_199_254_740_992_u64), true),
-            ("/big", "greater_than", json!(9_007_199_254_740_993_u64), false),
+            (
+                "/big",
+                "greater_than",
+                json!(9_007_199_254_740_992_u64),
+                true,
+            ),
+            (
+                "/big",
+                "greater_than",
+                json!(9_007_199_254_740_993_u64),
+                false,
+            ),
             // A text where a number is wanted: nobody knows what the server makes of it.
             ("/s", "greater_than", json!(4), true),
             ("/missing", "greater_than", json!(4), false),
@@ -434,7 +472,10 @@ mod tests {
         };
         for operator in Operator::ALL {
             let name = operator.name();
-            assert!(holds("/a", name, value(operator), Some(r#"{"a":1,"a":2}"#)), "{name}");
+            assert!(
+                holds("/a", name, value(operator), Some(r#"{"a":1,"a":2}"#)),
+                "{name}"
+            );
             let negative = name.starts_with("not_") || name == "absent";
             assert_eq!(holds("/a", name, value(operator), None), negative, "{name}");
         }

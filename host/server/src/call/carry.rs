@@ -59,6 +59,7 @@ impl Case {
         let mut facts = error.facts(&exchange.server, provider.as_ref(), url, &exchange.id);
         if let (true, Some(attachment)) = (facts.scopes.is_empty(), &attachment)
             && error.wants_user()
+            && !matches!(error, CallError::ApprovalRequired { .. })
         {
             let asked = asked_scopes(attachment, &error);
             facts.scopes = asked.iter().map(ToString::to_string).collect();

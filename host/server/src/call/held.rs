@@ -402,7 +402,10 @@ impl Held {
 pub(crate) async fn mended(app: &App, exchange: &Exchange, case: &Case, limit: Duration) -> bool {
     if let CallError::ApprovalRequired { page, .. } = &case.error {
         let Some(id) = page else { return false };
-        return app.approvals.answered(&exchange.caller.user, id, limit).await;
+        return app
+            .approvals
+            .answered(&exchange.caller.user, id, limit)
+            .await;
     }
     let Some(key) = case
         .attachment

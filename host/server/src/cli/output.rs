@@ -52,6 +52,16 @@ impl Printer {
         }
     }
 
+    /// Whether programs read it.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == OutputFormat::Json
+    }
+
+    /// Rows below their heads, for people.
+    pub(super) fn table(&self, heads: &[&str], rows: &[Vec<String>]) -> String {
+        table(heads, rows)
+    }
+
     /// One result as a list of its fields.
     pub(super) fn fields(&self, value: &Value) -> Result<(), CliError> {
         self.value(value, || {

@@ -30,6 +30,8 @@ fn help_is_what_it_was() {
         &["preset", "approve"],
         &["preset", "diff"],
         &["preset", "rollback"],
+        &["policy"],
+        &["policy", "create"],
     ] {
         let mut at = &mut command;
         for name in path {
@@ -68,7 +70,8 @@ fn a_usage_error_exits_with_2() {
         "preset diff",
         "preset pin generic",
         "preset rollback",
-        "policy list",
+        "policy create a --deny x --need-approval",
+        "policy preview --tool x",
         "--output yaml whoami",
         "nonsense",
     ];
@@ -95,6 +98,9 @@ fn names_are_taken_as_arguments_and_as_options() {
         "role create editor --allow server_update:notes server_list --allow audit_read,role_list",
         "token revoke abc --user bot",
         "token delete abc",
+        "policy create no-deletes --deny --tools delete_*",
+        "policy create careful --need-approval --message x --except-roles admin",
+        "policy preview careful --user ann --server notes --tool t",
     ] {
         assert!(parse(line).is_ok(), "{line}");
     }

@@ -25,6 +25,7 @@ mod body;
 mod connections;
 mod filter;
 mod list;
+mod policies;
 mod presets;
 mod problem;
 mod providers;
@@ -143,6 +144,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(tokens::delete))
         .routes(routes!(connections::list, connections::create))
         .routes(routes!(connections::get, connections::delete))
+        .routes(routes!(policies::list, policies::create))
+        .routes(routes!(policies::preview))
+        .routes(routes!(policies::get, policies::update, policies::delete))
         .routes(routes!(audit::list))
 }
 

@@ -130,10 +130,7 @@ fn rows<'a>(session: &BrowserSession, asked: &Question) -> Vec<(&'a str, Markup)
             "Server",
             html! { (visible(&asked.server_title)) " (" (asked.server.as_str()) ", " (asked.address) ")" },
         ),
-        (
-            "Asked for by",
-            html! { (visible(&asked.client_name)) },
-        ),
+        ("Asked for by", html! { (visible(&asked.client_name)) }),
         ("Signed in as", html! { (session.user.as_str()) }),
     ];
     if asked.team != TeamName::default_team() {

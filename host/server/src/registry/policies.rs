@@ -1,0 +1,276 @@
+//! Making, changing, deleting and trying out policies.
+
+use std::sync::Arc;
+
+use countersign_core::caller::{Caller, Role};
+use countersign_core::names::{PolicyName, RoleName};
+use countersign_core::policy::{Asked, Effect, Policy, Rule, Rules, Ruling};
+use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, put};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::policy::{Known, PolicyInput, check};
+use super::{Refusal, Registry, Snapshot, changed_fields, patch};
+
+/// More would not make anybody safer, and each is looked at in every call.
+const MOST_POLICIES: usize = 500;
+
+/// What policies would make of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Preview {
+    /// `pass`, `deny` or `need_approval`.
+    pub outcome: String,
+    /// The code of a refusal.
+    pub code: Option<String>,
+    /// What the user is told.
+    pub message: Option<String>,
+    /// The policies that decide: one that refuses, or all that want to ask.
+    pub decided_by: Vec<String>,
+    /// Each policy, in order.
+    pub policies: Vec<PreviewedPolicy>,
+}
+
+/// What one policy makes of the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct PreviewedPolicy {
+    /// Which.
+    pub name: String,
+    /// Where it stands.
+    pub order: u32,
+    /// `deny` or `need_approval`.
+    pub effect: String,
+    /// Whether it is about the call.
+    pub applies: bool,
+    /// Its first field that does not fit (`who.users`, `when[0]` …).
+    pub misses: Option<String>,
+}
+
+impl Registry {
+    /// Makes a policy.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn create_policy(
+        &self,
+        caller: &Caller,
+        input: PolicyInput,
+    ) -> Result<Arc<Policy>, Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("policy:{}", super::text::cut(&input.name));
+        let work = async {
+            caller
+                .permissions
+                .demand("policy_create", Some(&input.name))?;
+            let snapshot = self.snapshot();
+            let now = self.world.clock.now();
+            let policy = check(input, &self.known(&snapshot).await?, now, now)?;
+            if snapshot.policies.contains_key(&policy.name) {
+                return Err(Refusal::Exists {
+                    what: "policy",
+                    name: policy.name.to_string(),
+                });
+            }
+            if snapshot.policies.len() >= MOST_POLICIES {
+                return Err(Refusal::invalid(
+                    "name",
+                    format!("there are {MOST_POLICIES} policies already; delete one first"),
+                ));
+            }
+            self.write_policy(&policy, Expect::Absent).await?;
+            let detail = summary(&policy);
+            Ok((Arc::new(policy), detail))
+        };
+        let result = work.await;
+        self.conclude(caller, "policy.create", resource, result)
+            .await
+    }
+
+    /// One policy.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with those there are.
+    pub fn find_policy(&self, name: &str) -> Result<Arc<Policy>, Refusal> {
+        find(&self.snapshot(), name).map(|stored| Arc::clone(&stored.value))
+    }
+
+    /// Changes a policy by a JSON merge patch.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the name is immutable.
+    pub async fn update_policy(
+        &self,
+        caller: &Caller,
+        name: &str,
+        patch: Map<String, Value>,
+    ) -> Result<Arc<Policy>, Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("policy:{}", super::text::cut(name));
+        let work = async {
+            caller.permissions.demand("policy_update", Some(name))?;
+            let snapshot = self.snapshot();
+            let existing = find(&snapshot, name)?;
+            let old = &existing.value;
+            let input = patch::merged(&PolicyInput::from(old.as_ref()), patch)?;
+            if input.name != old.name.as_str() {
+                return Err(Refusal::Immutable {
+                    what: "policy",
+                    field: "name",
+                });
+            }
+            let now = self.world.clock.now();
+            let policy = check(input, &self.known(&snapshot).await?, old.created_at, now)?;
+            let detail = changed_fields(old.as_ref(), &policy);
+            self.write_policy(&policy, Expect::At(existing.revision))
+                .await?;
+            Ok((Arc::new(policy), detail))
+        };
+        let result = work.await;
+        self.conclude(caller, "policy.update", resource, result)
+            .await
+    }
+
+    /// Deletes a policy.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn delete_policy(&self, caller: &Caller, name: &str) -> Result<(), Refusal> {
+        let _writing = self.writing.lock().await;
+        let resource = format!("policy:{}", super::text::cut(name));
+        let work = async {
+            caller.permissions.demand("policy_delete", Some(name))?;
+            let snapshot = self.snapshot();
+            let existing = find(&snapshot, name)?;
+            let key = RecordKey::new(Kind::Policy, existing.value.name.as_str());
+            self.world
+                .records
+                .write(vec![delete(key, Expect::At(existing.revision))])
+                .await?;
+            self.refresh().await?;
+            Ok(((), summary(&existing.value)))
+        };
+        let result = work.await;
+        self.conclude(caller, "policy.delete", resource, result)
+            .await
+    }
+
+    /// What the policies in force would make of a call, or one of them alone,
+    /// be it in force or not.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if there is no such policy.
+    pub fn preview_policies(
+        &self,
+        only: Option<&str>,
+        asked: &Asked<'_>,
+    ) -> Result<Preview, Refusal> {
+        let snapshot = self.snapshot();
+        let rules = match only {
+            None => Rules::clone(&snapshot.rules),
+            Some(name) => {
+                let mut policy = Policy::clone(&find(&snapshot, name)?.value);
+                policy.enabled = true;
+                let rule = Rule::new(Arc::new(policy));
+                Rules::new([
+                    rule.map_err(|e| Refusal::invalid(format!("when[{}]", e.index), e.problem))?
+                ])
+            }
+        };
+        let policies = rules.iter().map(|rule| {
+            let (policy, misses) = (rule.policy(), rule.misses(asked));
+            PreviewedPolicy {
+                name: policy.name.to_string(),
+                order: policy.order,
+                effect: effect_name(&policy.effect).to_owned(),
+                applies: misses.is_none(),
+                misses,
+            }
+        });
+        let mut preview = Preview {
+            outcome: "pass".into(),
+            code: None,
+            message: None,
+            decided_by: Vec::new(),
+            policies: policies.collect(),
+        };
+        match rules.look_at(asked) {
+            Ruling::Pass => {}
+            Ruling::Deny {
+                policy,
+                code,
+                message,
+            } => {
+                preview.outcome = "deny".into();
+                preview.code = Some(code.to_owned());
+                preview.message = Some(message.to_owned());
+                preview.decided_by = vec![policy.to_string()];
+            }
+            Ruling::Ask(reasons) => {
+                let messages: Vec<_> = reasons.iter().map(|r| r.message.as_str()).collect();
+                preview.outcome = "need_approval".into();
+                preview.message = Some(messages.join(" "));
+                preview.decided_by = reasons.iter().map(|r| r.policy.to_string()).collect();
+            }
+        }
+        Ok(preview)
+    }
+
+    async fn write_policy(&self, policy: &Policy, expect: Expect) -> Result<(), Refusal> {
+        let key = RecordKey::new(Kind::Policy, policy.name.as_str());
+        self.world
+            .records
+            .write(vec![put(key, expect, policy)?])
+            .await?;
+        Ok(self.refresh().await?)
+    }
+
+    async fn known(&self, snapshot: &Snapshot) -> Result<Known, StoreError> {
+        let records = &self.world.records;
+        let users = records.list(Kind::User, None).await?;
+        let roles = records.list(Kind::Role, None).await?;
+        let made = roles
+            .iter()
+            .filter_map(|r| RoleName::parse(&r.key.name).ok());
+        let built_in = Role::built_in().into_iter().map(|r| r.name);
+        Ok(Known {
+            users: users.into_iter().map(|r| r.key.name).collect(),
+            teams: self.teams().await?,
+            roles: made.chain(built_in).collect(),
+            servers: snapshot.servers.keys().cloned().collect(),
+        })
+    }
+}
+
+fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a super::Stored<Policy>, Refusal> {
+    let parsed = PolicyName::parse(name).map_err(|e| Refusal::name("name", &e))?;
+    snapshot
+        .policies
+        .get(&parsed)
+        .ok_or_else(|| Refusal::NotFound {
+            what: "policy",
+            name: super::text::cut(name),
+            known: snapshot.policies.keys().map(ToString::to_string).collect(),
+        })
+}
+
+fn effect_name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Deny { .. } => "deny",
+        Effect::NeedApproval { .. } => "need_approval",
+    }
+}
+
+fn summary(policy: &Policy) -> String {
+    let all = |names: &[String], what: &str| {
+        if names.is_empty() {
+            what.to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    format!(
+        "{}: {} of {}",
+        effect_name(&policy.effect),
+        all(&policy.tools, "every tool"),
+        all(&policy.servers, "every server"),
+    )
+}
