@@ -71,7 +71,7 @@ async fn events_at_least(world: &World, of: &str, count: usize) -> Result<Vec<Va
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_the_agent_as_denied_hides_the_tool_and_names_its_rule() -> Result<()> {
     let deny = json!({
-        "name": "no-notes", "tools": ["add_*"], "except": { "users": ["grace"] },
+        "name": "no-notes", "tools": ["add_*"], "except": { "roles": ["auditor"] },
         "effect": { "deny": { "code": "read_only", "message": "Notes are read-only this week." } },
     });
     let world = world("1s", &[deny]).await?;
@@ -265,7 +265,8 @@ async fn nobody_else_sees_the_question_or_can_answer_it() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_2025_the_call_is_held_and_goes_on_or_ends_by_the_users_answer() -> Result<()> {
     let world = world("30s", &[asks()]).await?;
-    let (mut ada, agent) = world.connected("ada", Era::Sessions).await?;
+    let (mut ada, agent) = world.person("ada", Era::Sessions).await?;
+    ada.connect(&world.connect_page()).await?;
     let mut agent = agent.with_url_elicitation().ready().await?;
     for (button, word) in [("Allow", None), ("Deny", Some("denied"))] {
         let params = json!({ "name": "add_note", "arguments": { "text": button } });
@@ -293,7 +294,8 @@ async fn in_2025_the_call_is_held_and_goes_on_or_ends_by_the_users_answer() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn in_2025_after_the_wait_comes_32042_with_the_page() -> Result<()> {
     let world = world("1s", &[asks()]).await?;
-    let (mut ada, agent) = world.connected("ada", Era::Sessions).await?;
+    let (mut ada, agent) = world.person("ada", Era::Sessions).await?;
+    ada.connect(&world.connect_page()).await?;
     let mut agent = agent.with_url_elicitation().ready().await?;
     let reply = agent.call("add_note", json!({ "text": "x" })).await?;
     let error = &reply.message["error"];
@@ -464,7 +466,7 @@ async fn policies_are_made_changed_tried_and_deleted_from_the_command_line() -> 
     );
     let (_, out, _) = preview(r#"{"amount":5}"#).await?;
     ensure!(
-        out.contains("No policy minds") && out.contains("when[0] does not fit"),
+        out.contains("No policy minds") && out.contains("no, by its when[0]"),
         "{out}"
     );
     let (code, out, err) = cli(&[

@@ -295,7 +295,7 @@ fn previewed(printer: &Printer, preview: &Value) -> String {
         .flatten()
         .map(|p| {
             let applies = match p["misses"].as_str() {
-                Some(field) => format!("no: {field} does not fit"),
+                Some(field) => format!("no, by its {field}"),
                 None => "yes".to_owned(),
             };
             vec![

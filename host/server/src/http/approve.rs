@@ -101,7 +101,7 @@ fn question(session: &BrowserSession, id: &str, approval: &Approval) -> Response
         (parts::facts(rows(session, asked)))
         @if !asked.arguments.is_empty() {
             h2 { "With exactly this" }
-            pre.exact tabindex="0" aria-label="Arguments" { (visible(&asked.arguments)) }
+            pre.exact aria-label="Arguments" { (visible(&asked.arguments)) }
         }
         p { "Allow it only if you know why your agent wants to do this. Your answer is for this one call, and "
             "can be used once in the next " (ALLOWED_FOR.as_secs() / 60) " minutes." }
@@ -192,7 +192,7 @@ fn not_asked(session: &BrowserSession, why: &NotAsked) -> Response {
             html! {
                 p { "Nobody asks " strong { (session.user) } " anything here. The question was meant for another "
                     "user, was answered and used, or has ended." }
-                p { "If your agent still needs an answer, let it try again: it gets a new address." }
+                p { "If your agent still needs an answer, let it try again." }
             },
         ),
     }
