@@ -75,6 +75,7 @@ fn server(url: &str) -> Server {
         },
         connection: ConnectionUse::Shared,
         wait: MINUTE,
+        timeout: MINUTE,
         tools: ToolFilter::default(),
         teams: Vec::new(),
         enabled: true,
