@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use clap::{Parser, Subcommand};
 
 mod floor;
+mod languages;
 mod load;
 mod proxy;
 mod run;
@@ -55,6 +56,9 @@ enum Part {
     },
     /// Starts everything, measures, and prints the table.
     Run(run::Run),
+    /// Prints what one verdict costs in each language that presets are written
+    /// in.
+    Languages(languages::Languages),
     /// Sends tools/call requests and prints what it measured as JSON.
     Load(load::Load),
 }
@@ -74,6 +78,7 @@ fn main() -> anyhow::Result<()> {
                 to,
                 catalog,
             } => floor::run(listen, to, &catalog).await,
+            Part::Languages(languages) => languages.run(),
             Part::Load(load) => load.run().await,
             Part::Run(run) => run.run().await,
         }

@@ -29,6 +29,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         browser: false,
     })?;
     presets::run(&presets::Options::default())?;
+    presets::run(&presets::Options {
+        examples: true,
+        ..Default::default()
+    })?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(repository()).args([
         "build",
@@ -40,32 +44,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "countersign-benches",
     ]);
     ensure!(cargo.status()?.success(), "the build failed; see above");
-    let mut bench = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    bench
-        .current_dir(repository())
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--locked",
-            "-p",
-            "countersign-benches",
-            "--",
-            "run",
-        ])
-        .args([
-            "--seconds",
-            &options.seconds.to_string(),
-            "--rounds",
-            &options.rounds.to_string(),
-        ]);
+    let bench = |part: &str| {
+        let mut bench = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        bench
+            .current_dir(repository())
+            .args(["run", "--quiet", "--release", "--locked"])
+            .args(["-p", "countersign-benches", "--", part]);
+        bench
+    };
+    let mut run = bench("run");
+    run.args([
+        "--seconds",
+        &options.seconds.to_string(),
+        "--rounds",
+        &options.rounds.to_string(),
+    ]);
     if let Some(file) = &options.json {
         let file = std::path::absolute(file)?;
-        bench.arg("--json").arg(file);
+        run.arg("--json").arg(file);
     }
-    ensure!(
-        bench.status()?.success(),
-        "the measurement failed; see above"
-    );
+    for mut part in [run, bench("languages")] {
+        ensure!(
+            part.status()?.success(),
+            "the measurement failed; see above"
+        );
+    }
     Ok(())
 }

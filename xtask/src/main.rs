@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod languages;
 mod presets;
 mod setup;
 mod test;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
+use crate::languages;
 use crate::toolchain::Toolchain;
 
 /// What to build.
@@ -20,6 +21,11 @@ pub(crate) struct Options {
     /// `tests/fixtures/presets/out`, in place of the catalogue's.
     #[arg(long)]
     pub(crate) fixtures: bool,
+
+    /// Builds the examples in Rust, C, JavaScript and Python, into
+    /// `examples/presets/out`, in place of the catalogue's.
+    #[arg(long, conflicts_with = "fixtures")]
+    pub(crate) examples: bool,
 }
 
 /// A crate that becomes a component.
@@ -32,6 +38,9 @@ struct Preset {
 
 /// Builds, encodes, and puts into place what has changed.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.examples {
+        return languages::build(&options.names);
+    }
     let repository = crate::repository();
     let (workspace, destination) = if options.fixtures {
         let fixtures = repository.join("tests/fixtures/presets");
@@ -61,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("cannot make a component of {}", preset.name))?;
         let file = destination.join(format!("{}-{}.wasm", preset.name, preset.version));
         let written = put(&file, &component)?;
-        report(preset, &component, written)?;
+        report((&preset.name, &preset.version), &component, written)?;
     }
     Ok(())
 }
@@ -147,7 +156,7 @@ pub(crate) fn target_folder(repository: &Path, fixtures: bool) -> PathBuf {
 
 /// Makes a component of a core module. Without adapters, so that a WASI import
 /// is an error here and not a surprise in the host.
-fn encode(module: &Path) -> Result<Vec<u8>> {
+pub(crate) fn encode(module: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
     ComponentEncoder::default()
         .validate(true)
@@ -157,7 +166,7 @@ fn encode(module: &Path) -> Result<Vec<u8>> {
 
 /// Writes by renaming, so that a host that watches the folder never sees half
 /// a file. Leaves an equal file alone.
-fn put(file: &Path, bytes: &[u8]) -> Result<bool> {
+pub(crate) fn put(file: &Path, bytes: &[u8]) -> Result<bool> {
     if fs::read(file).is_ok_and(|present| present == bytes) {
         return Ok(false);
     }
@@ -169,9 +178,10 @@ fn put(file: &Path, bytes: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
-fn report(preset: &Preset, component: &[u8], written: bool) -> Result<()> {
+/// Says what there is now.
+pub(crate) fn report((name, version): (&str, &str), component: &[u8], written: bool) -> Result<()> {
     let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
-        bail!("{} is not a component", preset.name);
+        bail!("{name} is not a component");
     };
     let names = |items: Vec<String>| {
         if items.is_empty() {
@@ -193,8 +203,8 @@ fn report(preset: &Preset, component: &[u8], written: bool) -> Result<()> {
         .collect();
     println!(
         "{} {}  {}  {:.1} kB\n  sha256   {}\n  imports  {}\n  exports  {}",
-        preset.name,
-        preset.version,
+        name,
+        version,
         if written { "written" } else { "up to date" },
         component.len() as f64 / 1000.0,
         hex(&Sha256::digest(component)),

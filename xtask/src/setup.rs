@@ -82,7 +82,7 @@ fn missing(wanted: Wanted) -> Vec<&'static str> {
     if on_path("npm").is_none() {
         packages.extend(["nodejs", "npm"]);
     }
-    if wanted.python && python().is_none() {
+    if wanted.python && interpreter().is_none() {
         packages.extend(["python3", "python3-venv"]);
     }
     if wanted.browser && browser().is_none() {
@@ -132,6 +132,35 @@ fn is_root() -> bool {
         .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
+/// What the example in C needs.
+pub(crate) fn c_tools() -> Result<()> {
+    if crate::languages::C_TOOLS
+        .iter()
+        .all(|tool| on_path(tool).is_some())
+    {
+        return Ok(());
+    }
+    install_debian_packages(&["clang", "lld"])
+}
+
+/// Brings the packages of the example in JavaScript; answers with the Node to
+/// run them on.
+pub(crate) fn javascript(folder: &Path) -> Result<PathBuf> {
+    let ready = run(Wanted::default())?;
+    node_packages(folder)?;
+    Ok(ready.node)
+}
+
+/// Brings the packages of the example in Python; answers with its environment.
+pub(crate) fn python(folder: &Path) -> Result<PathBuf> {
+    install_debian_packages(&missing(Wanted {
+        python: true,
+        browser: false,
+    }))?;
+    python_environment(folder)?;
+    Ok(folder.join("venv"))
+}
+
 // ---- npm -----------------------------------------------------------------
 
 /// The packages of this folder's lock file, as `node_modules` in it.
@@ -152,9 +181,7 @@ fn node_packages(folder: &Path) -> Result<()> {
         for file in ["package.json", "package-lock.json", ".npmrc"] {
             fs::copy(folder.join(file), staging.join(file))?;
         }
-        say(&format!(
-            "installing the Node packages of tests/{name} (npm ci)"
-        ));
+        say(&format!("installing the Node packages of {name} (npm ci)"));
         let status = Command::new("npm")
             .args(["ci", "--loglevel", "error"])
             .current_dir(staging)
@@ -162,7 +189,7 @@ fn node_packages(folder: &Path) -> Result<()> {
             .stdout(Stdio::null())
             .status()
             .context("cannot run npm")?;
-        ensure!(status.success(), "npm ci failed for tests/{name}");
+        ensure!(status.success(), "npm ci failed for {name}");
         Ok(())
     })?;
     point(&link, &cached.join("node_modules"))
@@ -190,7 +217,7 @@ fn same_packages(lock: &Path, installed: &Path) -> Result<bool> {
 // ---- Python --------------------------------------------------------------
 
 /// A Python that is new enough and can make environments.
-fn python() -> Option<PathBuf> {
+fn interpreter() -> Option<PathBuf> {
     let python = on_path("python3")?;
     succeeds(Command::new(&python).args([
         "-c",
@@ -199,16 +226,19 @@ fn python() -> Option<PathBuf> {
     .then_some(python)
 }
 
-/// The virtual environment of the Python agent, as `venv` in its folder.
+/// The packages of this folder's `requirements.txt`, as `venv` in it.
 fn python_environment(folder: &Path) -> Result<()> {
     let requirements = folder.join("requirements.txt");
     let link = folder.join("venv");
     if link.is_dir() && !link.is_symlink() {
         return Ok(());
     }
-    let python = python().context("there is no Python 3.11 or newer with venv")?;
+    let python = interpreter().context("there is no Python 3.11 or newer with venv")?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let cached = cached("python", &[&requirements, &python], |staging| {
-        say("installing the Python SDK into an environment of its own");
+        say(&format!(
+            "installing the Python packages of {name} into an environment of their own"
+        ));
         let status = Command::new(&python)
             .args(["-m", "venv"])
             .arg(staging)

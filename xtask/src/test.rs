@@ -29,6 +29,12 @@ pub(crate) fn run() -> Result<()> {
             })
         })?;
     }
+    stage("presets in other languages", || {
+        presets::run(&presets::Options {
+            examples: true,
+            ..Default::default()
+        })
+    })?;
     stage("presets' own tests", || {
         must(
             Command::new(cargo())
