@@ -1,10 +1,11 @@
 //! Registering secrets, providers and servers: what is taken, what is refused,
 //! by REST and by the command line.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use countersign_tests::{Host, HostOptions, Setup, World};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 fn with(mut record: Value, field: &str, value: Value) -> Value {
     let mut at = &mut record;
@@ -499,5 +500,43 @@ async fn administration_is_audited_one_event_per_change() -> Result<()> {
         assert_eq!(events.len(), 1, "{action} {outcome}: {events:?}");
         assert_eq!(events[0]["user"], host.admin.user);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_signs_in_by_a_code_that_is_typed_in_a_browser() -> Result<()> {
+    let host = Host::start(&HostOptions::default()).await?;
+    let mut ada = host.person("ada").await?;
+    let mut terminal = tokio::process::Command::new(countersign_tests::built("countersign")?)
+        .args(["login", "--device"])
+        .env("COUNTERSIGN_URL", &host.url)
+        .env("XDG_CONFIG_HOME", host.folder().join("user"))
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let said = terminal.stderr.take().context("no stderr")?;
+    let mut lines = BufReader::new(said).lines();
+    let code = loop {
+        let line = lines.next_line().await?.context("no code was shown")?;
+        if line.len() == 11 && line.starts_with("  ") {
+            break line.trim().to_owned();
+        }
+    };
+    let page = ada.browser.open(&host.at("/device")).await?;
+    let page = ada
+        .browser
+        .press(&page, "Continue", &[("user_code", &code)])
+        .await?;
+    assert!(page.text().contains(&code), "{}", page.text());
+    let done = ada.browser.press(&page, "Allow", &[]).await?;
+    assert!(done.text().contains("is signed in"), "{}", done.text());
+    let output = terminal.wait_with_output().await?;
+    assert!(output.status.success(), "{output:?}");
+    let (exit, out, err) = host
+        .cli_with(&[], &["whoami", "--output", "json"], "")
+        .await?;
+    assert_eq!(exit, 0, "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out)?["name"], "ada");
     Ok(())
 }

@@ -30,7 +30,7 @@ pub use agents::{Live, Run, SDKS, Sdk};
 pub use browser::{Browser, Page, Person};
 pub use host::{Admin, Host, HostOptions};
 pub use mcp::{Agent, Consent, Era, Events, Reply};
-pub use process::{Log, free_port, repository, target_folder};
+pub use process::{Log, built, free_port, repository, target_folder};
 pub use sides::{Provider, Side, Upstream};
 pub use web::{Answer, Web};
 pub use world::{NOTES, Setup, World};

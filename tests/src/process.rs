@@ -27,7 +27,10 @@ pub fn target_folder() -> PathBuf {
 }
 
 /// A program of this workspace, built beforehand.
-pub(crate) fn built(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it is not there.
+pub fn built(name: &str) -> Result<PathBuf> {
     let file = target_folder().join(name);
     if !file.exists() {
         bail!(

@@ -11,10 +11,11 @@ use countersign_core::secret::{SealBroken, SealKey};
 use countersign_core::time::Timestamp;
 
 use crate::cache::Cache;
+use crate::oauth::device::Polls;
 use crate::oauth::metadata_document::{DocumentCache, MetadataFetcher};
 use crate::password::Hasher;
 use crate::settings::Settings;
-use crate::throttle::{PER_ADDRESS, PER_USER, REGISTRATIONS, Throttle};
+use crate::throttle::{DEVICES, PER_ADDRESS, PER_USER, REGISTRATIONS, Throttle, USER_CODES};
 
 /// What identity has to know of an attached server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,9 @@ pub(crate) struct Inner {
     pub(crate) by_user: Throttle<String>,
     pub(crate) by_address: Throttle<IpAddr>,
     pub(crate) registrations: Throttle<IpAddr>,
+    pub(crate) devices: Throttle<IpAddr>,
+    pub(crate) user_codes: Throttle<String>,
+    pub(crate) polls: Polls,
     fingerprints: SealKey,
     csrf: SealKey,
     seals: SealKey,
@@ -120,6 +124,9 @@ impl Identity {
             by_user: Throttle::new(PER_USER),
             by_address: Throttle::new(PER_ADDRESS),
             registrations: Throttle::new(REGISTRATIONS),
+            devices: Throttle::new(DEVICES),
+            user_codes: Throttle::new(USER_CODES),
+            polls: Polls::default(),
             fingerprints: key.derive("identity token fingerprint"),
             csrf: key.derive("identity csrf"),
             seals: key.derive("identity seal"),

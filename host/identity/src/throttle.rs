@@ -39,6 +39,17 @@ pub(crate) const REGISTRATIONS: Limits = Limits {
     longest: Duration::from_secs(900),
 };
 
+/// Sign-ins by a code that are begun from one address.
+pub(crate) const DEVICES: Limits = Limits {
+    free: 20,
+    longest: Duration::from_secs(900),
+};
+/// Wrong codes that one user types.
+pub(crate) const USER_CODES: Limits = Limits {
+    free: 10,
+    longest: Duration::from_secs(300),
+};
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     tries: u32,

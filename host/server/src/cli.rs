@@ -109,7 +109,7 @@ enum Verb {
     #[command(subcommand)]
     Policy(policies::Verb),
     /// Sign in through the browser and keep the session for later commands
-    Login,
+    Login(login::LoginArgs),
     /// End the session that `login` began
     Logout,
     /// Show who you are to the host
@@ -203,7 +203,7 @@ impl Verb {
             Self::Init(args) => init(args, printer).await,
             Self::Serve => serve(global).await,
             Self::Check => check::run(&global.config, printer).await,
-            Self::Login => login::login(global, printer).await,
+            Self::Login(args) => args.run(global, printer).await,
             Self::Logout => login::logout(global, printer).await,
             Self::Preset(verb) => verb.run(global, printer).await,
             verb => verb.over_rest(&Client::of(global).await?, printer).await,
@@ -228,7 +228,7 @@ impl Verb {
             Self::Init(_)
             | Self::Serve
             | Self::Check
-            | Self::Login
+            | Self::Login(_)
             | Self::Logout
             | Self::Preset(_) => Ok(()),
         }

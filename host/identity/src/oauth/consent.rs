@@ -340,7 +340,7 @@ fn identity_of(client: &Client, first_party: bool) -> Markup {
     }
 }
 
-fn team_field(choice: &Choice) -> Markup {
+pub(super) fn team_field(choice: &Choice) -> Markup {
     let teams: Vec<(&str, &str)> = choice
         .teams
         .iter()

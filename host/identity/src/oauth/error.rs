@@ -34,6 +34,16 @@ impl OAuthError {
         }
     }
 
+    /// The answer to a device that asks whether its user has answered, which has
+    /// one status for all of them (RFC 8628 §3.5).
+    pub(crate) fn polling(code: &'static str, description: &str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            description: description.to_owned(),
+        }
+    }
+
     /// The request lacks something or has it wrong.
     pub(crate) fn request(description: impl Into<String>) -> Self {
         Self::new("invalid_request", description)

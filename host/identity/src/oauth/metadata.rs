@@ -7,6 +7,7 @@ use countersign_core::names::ServerName;
 use http::StatusCode;
 use serde_json::json;
 
+use super::device;
 use super::error::OAuthError;
 use crate::audience::{Audience, SCOPE_MCP};
 use crate::service::Identity;
@@ -23,7 +24,8 @@ pub(super) async fn authorization_server(State(identity): State<Identity>) -> Re
         "scopes_supported": [SCOPE_MCP],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "device_authorization_endpoint": format!("{issuer}/oauth2/device_authorization"),
+        "grant_types_supported": ["authorization_code", "refresh_token", device::GRANT_TYPE],
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
         "code_challenge_methods_supported": ["S256"],

@@ -1,5 +1,5 @@
 //! The embedded authorization server: OAuth 2.1, authorization code with PKCE
-//! (S256) for public clients, nothing else.
+//! (S256) for public clients, and RFC 8628 for the command line; nothing else.
 //!
 //! Its answers to what OAuth leaves open:
 //! - An old refresh token ends the whole family, also when a client merely
@@ -16,6 +16,7 @@ mod authorize;
 mod client;
 mod code;
 pub(crate) mod consent;
+pub(crate) mod device;
 mod error;
 mod metadata;
 pub(crate) mod metadata_document;
@@ -53,6 +54,7 @@ pub(crate) fn routes(identity: &Identity) -> Router<Identity> {
             get(metadata::one_server),
         )
         .route("/oauth2/token", post(token::token))
+        .route("/oauth2/device_authorization", post(device::begin))
         .route("/oauth2/revoke", post(revoke::revoke));
     if identity.settings().admission == Admission::Open {
         open = open.route("/oauth2/register", post(register::register));
@@ -62,6 +64,7 @@ pub(crate) fn routes(identity: &Identity) -> Router<Identity> {
             "/oauth2/authorize",
             get(authorize::show).post(authorize::decide),
         )
+        .route("/device", get(device::show).post(device::decide))
         .merge(open.layer(from_fn(cors)))
 }
 

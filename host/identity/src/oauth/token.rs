@@ -12,6 +12,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use serde_json::json;
 
 use super::code::{Code, CodeState, proves};
+use super::device;
 use super::error::OAuthError;
 use crate::audience::Audience;
 use crate::params::Params;
@@ -21,7 +22,7 @@ use crate::tokens::{
 };
 
 /// Fresh tokens, on their way to their agent only.
-struct Issued {
+pub(super) struct Issued {
     access: String,
     refresh: Option<String>,
     audience: Audience,
@@ -77,9 +78,10 @@ impl Identity {
         match grant_type {
             "authorization_code" => self.by_code(&client, &params).await,
             "refresh_token" => self.by_refresh(&client, &params).await,
+            device::GRANT_TYPE => self.by_device(&client, &params).await,
             _ => Err(OAuthError::new(
                 "unsupported_grant_type",
-                "grant_type must be authorization_code or refresh_token",
+                "grant_type must be authorization_code or refresh_token; the command line may use device_code too",
             )),
         }
     }
@@ -287,7 +289,7 @@ impl Identity {
         Ok(issued)
     }
 
-    async fn check_still_allowed(
+    pub(super) async fn check_still_allowed(
         &self,
         client: &ClientId,
         user: &UserName,
@@ -308,7 +310,7 @@ impl Identity {
     }
 
     /// Fresh tokens and the writes that store their fingerprints.
-    fn issue(
+    pub(super) fn issue(
         &self,
         grant: &Grant,
         audience: Audience,
@@ -350,7 +352,7 @@ impl Identity {
     }
 
     /// Ends all tokens of a grant, and gives the error to answer with.
-    async fn stolen(
+    pub(super) async fn stolen(
         &self,
         user: &UserName,
         grant: &str,
@@ -368,7 +370,7 @@ impl Identity {
         ))
     }
 
-    async fn audit_issue(
+    pub(super) async fn audit_issue(
         &self,
         action: &str,
         grant: &Grant,

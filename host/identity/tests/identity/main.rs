@@ -6,6 +6,7 @@ mod authenticate;
 mod authorize;
 mod browser;
 mod consent;
+mod device;
 mod documents;
 mod refresh;
 mod register;

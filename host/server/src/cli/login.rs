@@ -1,5 +1,5 @@
 //! `login` and `logout`: the authorization code flow of the embedded server,
-//! with PKCE and a redirect to this machine (RFC 8252).
+//! with PKCE and a redirect to this machine (RFC 8252), or its device flow.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 use zeroize::Zeroizing;
+
+mod device;
 
 use super::client::{host_url, http, unreachable_host};
 use super::output::Printer;
@@ -34,6 +36,14 @@ struct Metadata {
     authorization_endpoint: Url,
     token_endpoint: Url,
     revocation_endpoint: Option<Url>,
+    device_authorization_endpoint: Option<Url>,
+}
+
+impl Metadata {
+    /// What the tokens are for (RFC 8707).
+    fn resource(&self) -> String {
+        format!("{}/api", self.issuer)
+    }
 }
 
 /// A token endpoint's answer (RFC 6749 §5.1).
@@ -52,10 +62,39 @@ struct Returned {
     error: Option<String>,
 }
 
-pub(super) async fn login(global: &Global, printer: &Printer) -> Result<(), CliError> {
-    let base = host_url(global)?;
-    let http = http()?;
-    let metadata = discover(&http, &base).await?;
+#[derive(Debug, clap::Args)]
+pub(super) struct LoginArgs {
+    /// Sign in with a browser on any machine: shows a code to type there
+    #[arg(long)]
+    device: bool,
+}
+
+impl LoginArgs {
+    pub(super) async fn run(self, global: &Global, printer: &Printer) -> Result<(), CliError> {
+        let base = host_url(global)?;
+        let http = http()?;
+        let metadata = discover(&http, &base).await?;
+        let answer = if self.device {
+            device::tokens(&http, &metadata).await?
+        } else {
+            by_browser(&http, &metadata).await?
+        };
+        let lifetime = Duration::from_secs(answer.expires_in);
+        let session = Session {
+            expires_at: SystemClock::default().now().plus(lifetime),
+            access_token: answer.access_token,
+            refresh_token: answer.refresh_token,
+            token_endpoint: metadata.token_endpoint.to_string(),
+            revocation_endpoint: metadata.revocation_endpoint.map(String::from),
+        };
+        let mut kept = Locked::open()?;
+        kept.sessions.put(base.as_str(), session);
+        kept.save()?;
+        printer.done(&format!("Signed in to {}", shown(&base)))
+    }
+}
+
+async fn by_browser(http: &reqwest::Client, metadata: &Metadata) -> Result<TokenAnswer, CliError> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(CliError::new)?;
@@ -67,7 +106,7 @@ pub(super) async fn login(global: &Global, printer: &Printer) -> Result<(), CliE
         use sha2::Digest as _;
         URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier.as_bytes()))
     };
-    let resource = format!("{}/api", metadata.issuer);
+    let resource = metadata.resource();
     let mut url = metadata.authorization_endpoint.clone();
     url.query_pairs_mut()
         .append_pair("response_type", "code")
@@ -78,13 +117,15 @@ pub(super) async fn login(global: &Global, printer: &Printer) -> Result<(), CliE
         .append_pair("state", &state)
         .append_pair("code_challenge", &challenge)
         .append_pair("code_challenge_method", "S256");
-    eprintln!("Open this in a browser on this machine and sign in:\n\n  {url}\n");
+    eprintln!(
+        "Open this in a browser on this machine and sign in (elsewhere: `countersign login --device`):\n\n  {url}\n"
+    );
     let returned = tokio::time::timeout(PATIENCE, wait_for_browser(&listener, &state))
         .await
         .map_err(|_| {
             CliError("nobody signed in within ten minutes; run `countersign login` again".into())
         })??;
-    let code = accept(returned, &state, &metadata)?;
+    let code = accept(returned, &state, metadata)?;
     let form = [
         ("grant_type", "authorization_code"),
         ("code", code.as_str()),
@@ -93,20 +134,7 @@ pub(super) async fn login(global: &Global, printer: &Printer) -> Result<(), CliE
         ("code_verifier", verifier.as_str()),
         ("resource", resource.as_str()),
     ];
-    let answer = token_request(&http, &metadata.token_endpoint, &form).await?;
-    let session = Session {
-        expires_at: SystemClock::default()
-            .now()
-            .plus(Duration::from_secs(answer.expires_in)),
-        access_token: answer.access_token,
-        refresh_token: answer.refresh_token,
-        token_endpoint: metadata.token_endpoint.to_string(),
-        revocation_endpoint: metadata.revocation_endpoint.map(String::from),
-    };
-    let mut kept = Locked::open()?;
-    kept.sessions.put(base.as_str(), session);
-    kept.save()?;
-    printer.done(&format!("Signed in to {}", shown(&base)))
+    token_request(http, &metadata.token_endpoint, &form).await
 }
 
 pub(super) async fn logout(global: &Global, printer: &Printer) -> Result<(), CliError> {
@@ -199,6 +227,7 @@ async fn discover(http: &reqwest::Client, base: &Url) -> Result<Metadata, CliErr
         Some(&metadata.authorization_endpoint),
         Some(&metadata.token_endpoint),
         metadata.revocation_endpoint.as_ref(),
+        metadata.device_authorization_endpoint.as_ref(),
     ];
     if metadata.issuer != issuer
         || endpoints
@@ -214,16 +243,33 @@ async fn discover(http: &reqwest::Client, base: &Url) -> Result<Metadata, CliErr
     Ok(metadata)
 }
 
+/// An error of the authorization server (RFC 6749 §5.2).
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    error_description: Option<String>,
+}
+
+impl From<Refusal> for CliError {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.error_description.unwrap_or(refusal.error))
+    }
+}
+
 async fn token_request(
     http: &reqwest::Client,
     endpoint: &Url,
     form: &[(&str, &str)],
 ) -> Result<TokenAnswer, CliError> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-        error_description: Option<String>,
-    }
+    Ok(ask(http, endpoint, form).await??)
+}
+
+/// Posts a form; the answer, or why there is none.
+async fn ask<T: serde::de::DeserializeOwned>(
+    http: &reqwest::Client,
+    endpoint: &Url,
+    form: &[(&str, &str)],
+) -> Result<Result<T, Refusal>, CliError> {
     let answer = http
         .post(endpoint.clone())
         .form(form)
@@ -238,11 +284,12 @@ async fn token_request(
     if good {
         // The parser's words could repeat a token.
         return serde_json::from_slice(&body)
-            .map_err(|_| CliError("the host's answer has no token".into()));
+            .map(Ok)
+            .map_err(|_| CliError("the host's answer is not what it should be".into()));
     }
-    let refusal: Refusal = serde_json::from_slice(&body)
-        .map_err(|_| CliError("the host refused without a reason".into()))?;
-    Err(CliError(refusal.error_description.unwrap_or(refusal.error)))
+    serde_json::from_slice(&body)
+        .map(Err)
+        .map_err(|_| CliError("the host refused without a reason".into()))
 }
 
 fn accept(
@@ -334,6 +381,7 @@ mod tests {
             authorization_endpoint: Url::parse("https://cs.example/a").unwrap(),
             token_endpoint: Url::parse("https://cs.example/t").unwrap(),
             revocation_endpoint: None,
+            device_authorization_endpoint: None,
         }
     }
 
