@@ -43,7 +43,7 @@ pub(crate) async fn run(listen: SocketAddr, to: SocketAddr, catalog: &Path) -> a
 }
 
 /// The generic preset, approved for what it asks.
-fn bind(catalog: &Catalog) -> anyhow::Result<Arc<dyn Preset>> {
+pub(crate) fn bind(catalog: &Catalog) -> anyhow::Result<Arc<dyn Preset>> {
     let provider = provider()?;
     let approval: Approval = match catalog.bind(&provider, &[]) {
         Ok(preset) => return Ok(preset),
@@ -53,7 +53,7 @@ fn bind(catalog: &Catalog) -> anyhow::Result<Arc<dyn Preset>> {
     Ok(catalog.bind(&provider, &[approval])?)
 }
 
-fn provider() -> anyhow::Result<Provider> {
+pub(crate) fn provider() -> anyhow::Result<Provider> {
     let url = |text: &str| url::Url::parse(text).map(Some);
     let now = Timestamp::from_secs(0);
     Ok(Provider {

@@ -133,9 +133,7 @@ impl Worker {
 
     fn request(&self, id: u64) -> anyhow::Result<Request<Full<Bytes>>> {
         let tool = &self.tool;
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"is:open label:bug sort:updated","owner":"octo","perPage":20}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{{"name":"bench","version":"1"}}}}}}}}"#
-        );
+        let body = body(tool, id);
         let authority = self.url.authority().context("the URL has no host")?;
         let mut builder = Request::post(self.url.path())
             .header("host", authority.as_str())
@@ -149,4 +147,11 @@ impl Worker {
         }
         Ok(builder.body(Full::new(Bytes::from(body)))?)
     }
+}
+
+/// A tools/call of 2026-07-28.
+pub(crate) fn body(tool: &str, id: u64) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"is:open label:bug sort:updated","owner":"octo","perPage":20}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{{"name":"bench","version":"1"}}}}}}}}"#
+    )
 }

@@ -15,6 +15,7 @@ mod load;
 mod proxy;
 mod run;
 mod serve;
+mod stages;
 mod upstream;
 
 #[derive(Parser)]

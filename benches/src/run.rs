@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::stages::{self, Stage};
+
 /// How long, how often, and where to.
 #[derive(Args)]
 pub(crate) struct Run {
@@ -111,10 +113,14 @@ impl Run {
         }
         let memory_after = memory(pid)?;
         rows.extend(self.remembered(&mut world, &token, upstream.pid()?).await?);
+        let stages = stages::measure(&self.catalog).await?;
         report(&rows, started, idle, memory_after);
+        where_it_goes(&rows, &stages);
         if let Some(file) = &self.json {
             let all = json!({
-                "rows": rows, "first_call_ms": started,
+                "rows": rows,
+                "stages_us": stages.iter().map(|s| (s.name, s.micros)).collect::<std::collections::BTreeMap<_, _>>(),
+                "first_call_ms": started,
                 "idle_rss_mib": idle, "rss_after_mib": memory_after,
             });
             std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
@@ -304,5 +310,27 @@ fn report(rows: &[Value], started: f64, idle: f64, after: f64) {
     }
     println!(
         "\nfirst call answered {started:.0} ms after start; idle RSS {idle:.0} MiB, {after:.0} MiB after the run"
+    );
+}
+
+/// What a call's CPU time at concurrency 32 is made of: measured steps, and
+/// differences between the rows.
+fn where_it_goes(rows: &[Value], stages: &[Stage]) {
+    let cpu = |name: &str| {
+        rows.iter()
+            .find(|r| r["name"] == name && r["concurrency"] == 32)
+            .and_then(|r| r["cpu_us"].as_f64())
+            .unwrap_or_default()
+    };
+    let (bare, whole) = (cpu("bare proxy"), cpu("countersign"));
+    println!("\nwhere {whole:.1} µs of CPU go (each step measured by itself, in one thread)");
+    println!("{bare:>8.1}  receive, send and pass on, as the bare proxy does");
+    for stage in stages {
+        println!("{:>8.1}  {}", stage.micros, stage.name);
+    }
+    let rest = whole - bare - stages.iter().map(|s| s.micros).sum::<f64>();
+    println!(
+        "{rest:>8.1}  the rest: who is calling, headers, timers, metrics; and steps that cost more \
+         when two threads share caches and the allocator"
     );
 }

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::Uri;
 use url::Url;
 
 use crate::approval::{ApprovalId, Asking, LONGEST_ARGUMENTS, Question, Word};
@@ -16,7 +17,7 @@ use crate::caller::Caller;
 use crate::connection::{Connection, ReauthReason, Status};
 use crate::error::CallError;
 use crate::hosts::HostPattern;
-use crate::inject::{Compiled, InjectError};
+use crate::inject::{Compiled, InjectError, uri_of};
 use crate::policy::arguments::Tree;
 use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling};
 use crate::preset::{
@@ -44,6 +45,11 @@ pub enum Unusable {
     /// The provider's settings do not fit the preset.
     #[error("the provider's settings do not fit its preset: {0}")]
     Settings(String),
+    /// What a URL allows and HTTP does not.
+    #[error(
+        "the server's address is not one that HTTP can name; set another with `server update --endpoint`"
+    )]
+    Address,
     /// Local servers are not proxied over HTTP.
     #[error("the server is a local command; only HTTP servers are served in this version")]
     NotHttp,
@@ -57,6 +63,7 @@ pub struct Attachment {
     provider: Option<Arc<Provider>>,
     preset: Option<Arc<dyn Preset>>,
     url: Url,
+    uri: Uri,
     host: String,
     audience: Option<Vec<HostPattern>>,
     variables: Values,
@@ -115,9 +122,11 @@ impl Attachment {
             return Err(Unusable::NotHttp);
         };
         let url = url.clone();
+        let uri = uri_of(&url).ok_or(Unusable::Address)?;
         let mut this = Self {
             host: url.host_str().unwrap_or_default().to_owned(),
             url,
+            uri,
             audience: None,
             variables: Values::default(),
             implications: Implications::default(),
@@ -280,6 +289,12 @@ impl Attachment {
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// [`Self::url`], as HTTP clients take it.
+    #[must_use]
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// The host calls go to, as presets see it.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use http::Uri;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -160,12 +161,13 @@ impl Plan {
     /// # Errors
     /// [`InjectError::Unreadable`] or [`InjectError::Missing`].
     pub fn fill(&self, vaulted: &Vaulted<'_>) -> Result<Filled, InjectError> {
-        let mut destination = self.attachment.url().clone();
-        if !self.rules.query.is_empty() {
-            destination
-                .query_pairs_mut()
-                .extend_pairs(&self.rules.query);
-        }
+        let destination = if self.rules.query.is_empty() {
+            self.attachment.uri().clone()
+        } else {
+            let mut url = self.attachment.url().clone();
+            url.query_pairs_mut().extend_pairs(&self.rules.query);
+            uri_of(&url).ok_or_else(|| bad("its query parameters make no valid address".into()))?
+        };
         let mut headers = HeaderMap::with_capacity(self.rules.headers.len());
         let opened = if self.rules.carries_secret {
             Opened::new(vaulted)?
@@ -234,17 +236,23 @@ impl Slots for Chosen<'_> {
     }
 }
 
+/// The URL as HTTP clients take it: without a fragment.
+pub(crate) fn uri_of(url: &Url) -> Option<Uri> {
+    let (url, _fragment) = url.as_str().split_once('#').unwrap_or((url.as_str(), ""));
+    Uri::try_from(url).ok()
+}
+
 /// A credential ready to be sent, once, to one place.
 pub struct Filled {
-    destination: Url,
+    destination: Uri,
     headers: HeaderMap,
 }
 
 impl Filled {
     /// Puts the credential over `headers` (replacing what has the same name)
-    /// and gives it to the sender with the only URL it may go to.
+    /// and gives it to the sender with the only address it may go to.
     #[must_use]
-    pub fn into_request(self, mut headers: HeaderMap) -> (Url, HeaderMap) {
+    pub fn into_request(self, mut headers: HeaderMap) -> (Uri, HeaderMap) {
         for (name, value) in self.headers {
             // Names are unique: `fill` inserted each once.
             if let Some(name) = name {

@@ -103,6 +103,11 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
+/// Tells one version of a record from all others it ever had, also from those
+/// of a deleted record of the same name, which counts its revisions anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub [u8; 24]);
+
 /// Which record. Stored files show neither partition nor name, only keyed
 /// hashes of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -143,10 +148,20 @@ pub struct Record {
     pub key: RecordKey,
     /// Its revision, for compare-and-set.
     pub revision: Revision,
+    /// For [`Records::reread`].
+    pub version: Version,
     /// The public half: JSON.
     pub document: Vec<u8>,
     /// The secret half, still sealed.
     pub secret: Option<Sealed>,
+}
+
+/// A record, read by somebody who remembers a version's public half.
+pub enum Reread {
+    /// It still is that version; here is its secret half.
+    Same(Option<Sealed>),
+    /// It is another one, or gone.
+    Other(Option<Record>),
 }
 
 /// What a write demands of the record it replaces.
@@ -214,6 +229,21 @@ pub enum StoreError {
 pub trait Records: Send + Sync {
     /// Reads one record.
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>>;
+
+    /// Reads one record for a reader who remembers the public half of `known`:
+    /// as long as that is what is stored, it is not opened again.
+    fn reread<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        known: Version,
+    ) -> BoxFuture<'a, Result<Reread, StoreError>> {
+        Box::pin(async move {
+            Ok(match self.get(key).await? {
+                Some(record) if record.version == known => Reread::Same(record.secret),
+                other => Reread::Other(other),
+            })
+        })
+    }
 
     /// Writes all or nothing; returns the new revisions in order (a deleted
     /// record's is its last).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use countersign_core::audit::AuditEvent;
 use countersign_core::names::{ServerName, TeamName, UserName, hex};
 use countersign_core::ports::{BoxFuture, StoreError, World, random_bytes};
-use countersign_core::secret::{SealBroken, SealKey};
+use countersign_core::secret::{MacKey, SealBroken, SealKey};
 use countersign_core::time::Timestamp;
 
 use crate::cache::Cache;
@@ -93,7 +93,7 @@ pub(crate) struct Inner {
     pub(crate) devices: Throttle<IpAddr>,
     pub(crate) user_codes: Throttle<String>,
     pub(crate) polls: Polls,
-    fingerprints: SealKey,
+    fingerprints: MacKey,
     csrf: SealKey,
     seals: SealKey,
 }
@@ -127,7 +127,7 @@ impl Identity {
             devices: Throttle::new(DEVICES),
             user_codes: Throttle::new(USER_CODES),
             polls: Polls::default(),
-            fingerprints: key.derive("identity token fingerprint"),
+            fingerprints: key.derive("identity token fingerprint").for_macs(),
             csrf: key.derive("identity csrf"),
             seals: key.derive("identity seal"),
             settings,

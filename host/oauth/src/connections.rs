@@ -1,10 +1,14 @@
 //! Reading connections, and changing their state from outside a consent.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use countersign_core::connection::{Connection, ConnectionKey, ReauthReason, State};
 use countersign_core::names::{ProviderName, UserName};
-use countersign_core::ports::{Expect, Kind, Record, RecordKey, StoreError, parse, put};
+use countersign_core::ports::{
+    Expect, Kind, Record, RecordKey, Reread, Revision, StoreError, Version, parse, put,
+};
 
 use crate::service::{Held, Oauth};
 
@@ -18,12 +22,55 @@ pub(crate) fn record_key(key: &ConnectionKey) -> RecordKey {
     RecordKey::within(Kind::Connection, key.user.as_str(), key.record_name())
 }
 
-fn held(record: Record) -> Result<Held, StoreError> {
-    Ok(Held {
-        connection: parse(&record)?,
-        revision: record.revision,
-        sealed: record.secret,
-    })
+/// Connections that are remembered; when they are too many all are forgotten.
+const REMEMBERED: usize = 16_384;
+
+/// The facts of connections that were read lately, each with the version it
+/// was read from. Never a token: those are opened anew for every call.
+#[derive(Default)]
+pub(crate) struct Remembered(RwLock<HashMap<ConnectionKey, Facts>>);
+
+#[derive(Clone)]
+struct Facts {
+    version: Version,
+    revision: Revision,
+    connection: Arc<Connection>,
+}
+
+impl Remembered {
+    fn get(&self, key: &ConnectionKey) -> Option<Facts> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(key).cloned()
+    }
+
+    /// What was read; nothing is remembered of a connection that is gone.
+    fn note(
+        &self,
+        key: &ConnectionKey,
+        record: Option<Record>,
+    ) -> Result<Option<Held>, StoreError> {
+        let lock = || self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = record else {
+            lock().remove(key);
+            return Ok(None);
+        };
+        let facts = Facts {
+            version: record.version,
+            revision: record.revision,
+            connection: Arc::new(parse(&record)?),
+        };
+        let mut all = lock();
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(key.clone(), facts.clone());
+        drop(all);
+        Ok(Some(Held {
+            connection: facts.connection,
+            revision: facts.revision,
+            sealed: record.secret,
+        }))
+    }
 }
 
 /// One damaged record does not hide the others.
@@ -36,17 +83,27 @@ fn readable(records: &[Record]) -> impl Iterator<Item = Connection> {
 }
 
 impl Oauth {
-    /// Reads one connection: a single read of the store.
+    /// Reads one connection: a single read of the store. Its facts are opened
+    /// and parsed only when they are another version than the last time.
     ///
     /// # Errors
     /// The store's.
     pub async fn load(&self, key: &ConnectionKey) -> Result<Option<Held>, StoreError> {
-        self.world
-            .records
-            .get(&record_key(key))
-            .await?
-            .map(held)
-            .transpose()
+        let (records, place) = (&self.world.records, record_key(key));
+        let record = match self.remembered.get(key) {
+            None => records.get(&place).await?,
+            Some(facts) => match records.reread(&place, facts.version).await? {
+                Reread::Other(record) => record,
+                Reread::Same(sealed) => {
+                    return Ok(Some(Held {
+                        connection: facts.connection,
+                        revision: facts.revision,
+                        sealed,
+                    }));
+                }
+            },
+        };
+        self.remembered.note(key, record)
     }
 
     /// A user's own connections, by provider and resource. Never tokens.
@@ -125,7 +182,7 @@ impl Oauth {
             let changed = Connection {
                 state,
                 updated_at: self.world.clock.now(),
-                ..held.connection
+                ..Connection::clone(&held.connection)
             };
             let write = put(record_key(key), Expect::At(held.revision), &changed)?;
             match self.world.records.write(vec![write]).await {
@@ -147,7 +204,7 @@ impl Oauth {
         };
         let used = Connection {
             last_used_at: Some(self.world.clock.now()),
-            ..held.connection
+            ..Connection::clone(&held.connection)
         };
         let write = put(record_key(key), Expect::At(held.revision), &used)?;
         match self.world.records.write(vec![write]).await {

@@ -132,6 +132,17 @@ impl Oauth {
         if state == Need::Fresh {
             return Ok(held);
         }
+        // Seldom, and large: not in the future of every call.
+        Box::pin(self.renewed(held, party, credential)).await
+    }
+
+    async fn renewed(
+        self: &Arc<Self>,
+        held: Held,
+        party: &Party,
+        credential: Option<&str>,
+    ) -> Result<Held, FreshError> {
+        let now = self.world.clock.now();
         let errand = errand(&held, party, credential, None)?;
         let may_wait = match errand.need(&held, self)? {
             Need::Fresh => return Ok(held),
@@ -197,7 +208,7 @@ impl Oauth {
         {
             return Ok(current);
         }
-        let (id, now) = (held.connection.id, self.world.clock.now());
+        let (id, now) = (held.connection.id.clone(), self.world.clock.now());
         let flight = (id.clone(), errand.credential.clone());
         // A renewal under way is joined; it is not a second one.
         if !lock(&self.flights).contains_key(&flight) {

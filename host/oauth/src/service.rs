@@ -14,6 +14,7 @@ use countersign_core::secret::Sealed;
 use countersign_core::time::Timestamp;
 use url::Url;
 
+use crate::connections::Remembered;
 use crate::refresh::{Flight, FlightKey};
 use crate::waiters::Waiters;
 
@@ -29,7 +30,7 @@ pub struct Party {
 /// A connection as read: its facts, and its tokens still sealed.
 pub struct Held {
     /// The facts.
-    pub connection: Connection,
+    pub connection: Arc<Connection>,
     /// For compare-and-set.
     pub revision: Revision,
     /// The tokens; absent once the grant has ended.
@@ -42,6 +43,7 @@ pub struct Oauth {
     pub(crate) sender: Arc<dyn Sender>,
     pub(crate) public_url: Url,
     pub(crate) waiters: Waiters,
+    pub(crate) remembered: Remembered,
     /// Names this process in leases.
     pub(crate) holder: String,
     /// Renewals under way.
@@ -62,6 +64,7 @@ impl Oauth {
             sender,
             public_url,
             waiters: Waiters::default(),
+            remembered: Remembered::default(),
             holder,
             flights: Mutex::default(),
             resting: Mutex::default(),

@@ -37,6 +37,7 @@ pub(crate) mod answer;
 pub(crate) mod carry;
 mod forbidden;
 pub(crate) mod held;
+pub(crate) mod ids;
 pub(crate) mod listen;
 pub(crate) mod lists;
 pub(crate) mod record;
@@ -118,6 +119,9 @@ pub(crate) fn connection_key(attachment: &Attachment, caller: &Caller) -> Option
 
 /// Steps 4 to 8, and the resend of step 9: the upstream's answer, or what
 /// stood in the way.
+///
+/// What happens seldom is awaited in boxes: the future of an ordinary call
+/// stays small, and is made and moved for every one.
 pub(crate) async fn pass(
     app: &App,
     exchange: &Exchange,
@@ -145,7 +149,7 @@ pub(crate) async fn pass(
     };
     let judged = attachment
         .admit(&exchange.caller, call)?
-        .connected(held.as_ref().map(|h| &h.connection), app.world.clock.now())?
+        .connected(held.as_ref().map(|h| &*h.connection), app.world.clock.now())?
         .judge()?;
     trace.decided_by(judged.decided_by());
 
@@ -162,7 +166,7 @@ pub(crate) async fn pass(
         ),
         (held, _) => held,
     };
-    trace.connected(held.as_ref().map(|h| &h.connection));
+    trace.connected(held.as_ref().map(|h| &*h.connection));
 
     // The user's word, where a policy wants it: last, so that nothing that
     // could still stand in the way uses it up.
@@ -173,7 +177,7 @@ pub(crate) async fn pass(
     let permit = judged.agreed(word)?;
 
     // 7. Plan.
-    let plan = Plan::new(permit, held.as_ref().map(|h| &h.connection)).map_err(inject_error)?;
+    let plan = Plan::new(permit, held.as_ref().map(|h| &*h.connection)).map_err(inject_error)?;
     let key_of_server = static_key(app, &attachment).await?;
 
     // 8. Send; and 9, as far as a refused token goes.
@@ -187,10 +191,10 @@ pub(crate) async fn pass(
     let outcome = sender.send(ask, held.as_ref(), trace).await?;
     let outcome = match (outcome, key, party) {
         (Outcome::Unauthorized(_), Some(key), Some(party)) => {
-            held = renew(app, held, &party, credential).await?;
-            let outcome = sender.send(ask, held.as_ref(), trace).await?;
+            held = Box::pin(renew(app, held, &party, credential)).await?;
+            let outcome = Box::pin(sender.send(ask, held.as_ref(), trace)).await?;
             if let (Outcome::Unauthorized(_), Some(held)) = (&outcome, &held) {
-                return Err(reject(app, &attachment, &key, held).await);
+                return Err(Box::pin(reject(app, &attachment, &key, held)).await);
             }
             outcome
         }
@@ -208,7 +212,7 @@ pub(crate) async fn pass(
 pub(crate) struct Passed {
     pub(crate) answer: Answer,
     pub(crate) attachment: Arc<Attachment>,
-    pub(crate) connection: Option<Connection>,
+    pub(crate) connection: Option<Arc<Connection>>,
 }
 
 /// The server's attachment, pinned for this call.
@@ -250,7 +254,7 @@ impl Sender<'_> {
         let session = match &self.exchange.session {
             Some(session) => match session.upstream(self.app, generation).await? {
                 Some(upstream) => upstream.id().cloned(),
-                None => match self.begin_session(session, held, generation).await? {
+                None => match Box::pin(self.begin_session(session, held, generation)).await? {
                     Begun::With(id) => id,
                     Begun::Not(outcome) => {
                         trace.upstream_status(&outcome);
@@ -335,11 +339,7 @@ impl Sender<'_> {
             api_key: self.api_key,
         };
         let filled = self.plan.fill(&vaulted).map_err(inject_error)?;
-        let (url, headers) = filled.into_request(headers);
-        let uri =
-            http::Uri::try_from(url.as_str()).map_err(|_| CallError::UpstreamUnavailable {
-                detail: "its address is not valid".into(),
-            })?;
+        let (uri, headers) = filled.into_request(headers);
         let outbound = Outbound {
             method: method.clone(),
             uri,

@@ -74,6 +74,8 @@ pub struct App {
     pub consents: crate::http::connected::Results,
     /// What is refused to callers whom nobody knows.
     pub strangers: Arc<crate::http::strangers::Strangers>,
+    /// Names for calls.
+    pub(crate) calls: crate::call::ids::CallIds,
     /// What is counted.
     pub metrics: crate::metrics::Metrics,
     /// How large and deep a message may be.
@@ -81,7 +83,7 @@ pub struct App {
     /// The origins a browser may call from.
     pub origins: Vec<String>,
     /// Recognises equal arguments in the audit log without keeping them.
-    pub arguments_key: countersign_core::secret::SealKey,
+    pub arguments_key: countersign_core::secret::MacKey,
 }
 
 /// Why the host does not start.
@@ -166,10 +168,11 @@ impl App {
             noted: std::sync::Mutex::default(),
             consents: crate::http::connected::Results::default(),
             strangers: Arc::default(),
+            calls: crate::call::ids::CallIds::new(&*world.random),
             metrics: crate::metrics::Metrics::default(),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
-            arguments_key: key("audit arguments")?,
+            arguments_key: key("audit arguments")?.for_macs(),
             vault: opened.vault,
             audit: opened.audit,
             config,

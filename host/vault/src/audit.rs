@@ -87,6 +87,16 @@ struct Queue {
     closing: bool,
 }
 
+impl Queue {
+    /// Whether what is queued should be written without waiting for company.
+    fn hurries(&self) -> bool {
+        self.closing
+            || !self.waiting.is_empty()
+            || self.next > self.reserved + 1
+            || self.events.len() >= drain::AT_ONCE
+    }
+}
+
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

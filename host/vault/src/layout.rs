@@ -16,6 +16,7 @@
 //! the header. Opened, it is partition, name (each after two bytes of length)
 //! and document.
 
+use countersign_core::ports::Version;
 use countersign_core::secret::SEAL_OVERHEAD;
 
 use crate::keys::KekId;
@@ -78,6 +79,14 @@ impl<'a> Body<'a> {
     /// The nonce of the public half: fresh in every version of a record.
     pub(crate) fn nonce(&self) -> &'a [u8] {
         self.document.get(..NONCE).unwrap_or_default()
+    }
+}
+
+impl Body<'_> {
+    /// Tells this version of the record from all others.
+    pub(crate) fn version(&self) -> Version {
+        let nonce = self.document.first_chunk::<NONCE>();
+        Version(nonce.copied().unwrap_or_default())
     }
 }
 

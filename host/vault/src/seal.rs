@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use countersign_core::ports::{Kind, Random, RecordKey, random_bytes};
-use countersign_core::secret::{SealKey, Sealed, Secret};
+use countersign_core::ports::{Kind, Random, RecordKey, Version, random_bytes};
+use countersign_core::secret::{MacKey, SealKey, Sealed, Secret};
 
 use crate::keys::{KekId, KeyRing};
 use crate::layout::{self, Body, Malformed};
@@ -39,6 +39,7 @@ pub(crate) enum Half<'a> {
 pub(crate) struct Unsealed {
     pub(crate) partition: String,
     pub(crate) name: String,
+    pub(crate) version: Version,
     pub(crate) document: Vec<u8>,
     pub(crate) secret: Option<Sealed>,
 }
@@ -47,7 +48,7 @@ pub(crate) struct Unsealed {
 pub(crate) struct Sealer {
     ring: KeyRing,
     random: Arc<dyn Random>,
-    names: SealKey,
+    names: MacKey,
     kinds: Vec<SealKey>,
     /// For the head.
     pub(crate) head: SealKey,
@@ -58,7 +59,7 @@ impl Sealer {
         Self {
             ring,
             random,
-            names: root.derive("vault record keys 1"),
+            names: root.derive("vault record keys 1").for_macs(),
             kinds: (0..=u8::MAX)
                 .map(|k| root.derive(&format!("vault kind {k} 1")))
                 .collect(),
@@ -168,15 +169,39 @@ impl Sealer {
             .open(&document_aad(&bind, &body.header), body.document)
             .map_err(|_| Broken::Seal)?;
         let (partition, name, document) = layout::read_document(&framed).ok_or(Broken::Seal)?;
-        let secret = self
-            .data_key(place, row, &body)?
-            .map(|key| Sealed::new(key, secret_aad(place), body.secret.to_vec()));
         Ok(Unsealed {
+            secret: self.secret_half(place, row, &body)?,
             partition: partition.to_owned(),
             name: name.to_owned(),
+            version: body.version(),
             document: document.to_vec(),
-            secret,
         })
+    }
+
+    /// The secret half of a record whose public half is known already; none if
+    /// it is another version by now. The data key opens only for the revision,
+    /// place and nonce that it was wrapped for.
+    pub(crate) fn reopen(
+        &self,
+        place: &[u8],
+        row: &Row,
+        known: Version,
+    ) -> Result<Option<Option<Sealed>>, Broken> {
+        let body = Body::parse(&row.body)?;
+        if place.first() != Some(&body.kind) || body.version() != known {
+            return Ok(None);
+        }
+        self.secret_half(place, row, &body).map(Some)
+    }
+
+    fn secret_half(
+        &self,
+        place: &[u8],
+        row: &Row,
+        body: &Body<'_>,
+    ) -> Result<Option<Sealed>, Broken> {
+        let key = self.data_key(place, row, body)?;
+        Ok(key.map(|key| Sealed::new(key, secret_aad(place), body.secret.to_vec())))
     }
 
     /// Whether everything in it opens.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use countersign_core::ports::{
-    BoxFuture, Kind, Random, Record, RecordKey, Records, Revision, StoreError, Write,
+    BoxFuture, Kind, Random, Record, RecordKey, Records, Reread, Revision, StoreError, Version,
+    Write,
 };
 use countersign_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -146,6 +147,32 @@ impl Shared {
         Ok(Some(record(key.kind, row.revision, unsealed)))
     }
 
+    /// A row whose nonce is the known one is the known row, or its secret half
+    /// does not open: both halves are tied to the nonce, place and revision.
+    async fn reread(&self, key: &RecordKey, known: Version) -> Result<Reread, StoreError> {
+        let place = self.sealer.store_key(key);
+        let Some(row) = self.store.get(&place).await? else {
+            return Ok(Reread::Other(None));
+        };
+        if self.is_damaged(&place) {
+            return Err(self.note(&place, Broken::Seal));
+        }
+        match self.sealer.reopen(&place, &row, known) {
+            Ok(Some(secret)) => return Ok(Reread::Same(secret)),
+            Ok(None) => {}
+            Err(cause) => return Err(self.note(&place, cause)),
+        }
+        let unsealed = self.open_row(&place, &row)?;
+        if unsealed.name != key.name || unsealed.partition != key.partition {
+            return Err(self.note(&place, Broken::Seal));
+        }
+        Ok(Reread::Other(Some(record(
+            key.kind,
+            row.revision,
+            unsealed,
+        ))))
+    }
+
     async fn list(&self, kind: Kind, partition: Option<&str>) -> Result<Vec<Record>, StoreError> {
         // A policy that cannot be read may be one that denies.
         let must_be_whole = kind == Kind::Policy;
@@ -183,6 +210,7 @@ fn record(kind: Kind, revision: u64, unsealed: Unsealed) -> Record {
     let Unsealed {
         partition,
         name,
+        version,
         document,
         secret,
     } = unsealed;
@@ -194,6 +222,7 @@ fn record(kind: Kind, revision: u64, unsealed: Unsealed) -> Record {
     Record {
         key,
         revision: Revision(revision),
+        version,
         document,
         secret,
     }
@@ -202,6 +231,14 @@ fn record(kind: Kind, revision: u64, unsealed: Unsealed) -> Record {
 impl Records for Vault {
     fn get<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
         Box::pin(self.shared.get(key))
+    }
+
+    fn reread<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        known: Version,
+    ) -> BoxFuture<'a, Result<Reread, StoreError>> {
+        Box::pin(self.shared.reread(key, known))
     }
 
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Vec<Revision>, StoreError>> {

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use countersign_core::ports::{
-    Expect, Kind, RecordKey, Records, Revision, SecretChange, StoreError, delete,
+    Expect, Kind, RecordKey, Records, Reread, Revision, SecretChange, StoreError, delete,
 };
 use countersign_core::time::Timestamp;
 use countersign_vault::store::Store;
@@ -222,6 +222,43 @@ async fn a_list_holds_the_kind_or_the_partition_and_nothing_else() {
             }
         }
         assert!(vault.list(Kind::Policy, None).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_record_never_outlives_its_version() {
+    on_every_store(|store| async move {
+        let vault = open(store).await.unwrap();
+        let put = |text: &'static str| set(key("k"), Expect::Anything, text, fresh("s"));
+        write(&vault, put("one")).await.unwrap();
+        let first = vault.get(&key("k")).await.unwrap().unwrap();
+        let again = vault.reread(&key("k"), first.version).await.unwrap();
+        assert!(matches!(again, Reread::Same(Some(sealed)) if sealed.is_sound()));
+
+        write(&vault, put("two")).await.unwrap();
+        let changed = vault.reread(&key("k"), first.version).await.unwrap();
+        let Reread::Other(Some(second)) = changed else {
+            panic!("a changed record passed for the old one");
+        };
+        assert_eq!(second.document, b"two");
+
+        write(&vault, delete(key("k"), Expect::Anything))
+            .await
+            .unwrap();
+        let gone = vault.reread(&key("k"), second.version).await.unwrap();
+        assert!(matches!(gone, Reread::Other(None)));
+
+        // Its revisions begin anew; the version tells them apart.
+        write(&vault, put("three")).await.unwrap();
+        let other = vault.reread(&key("k"), first.version).await.unwrap();
+        let Reread::Other(Some(third)) = other else {
+            panic!("a record that was deleted and made anew passed for the old one");
+        };
+        assert_eq!(
+            (third.revision, &*third.document),
+            (first.revision, &b"three"[..])
+        );
     })
     .await;
 }

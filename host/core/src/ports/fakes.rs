@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     AuditSink, BoxFuture, Change, Clock, Expect, Kind, Random, Record, RecordKey, Records,
-    Revision, SecretChange, StoreError, Write, random_bytes,
+    Revision, SecretChange, StoreError, Version, Write, random_bytes,
 };
 use crate::audit::AuditEvent;
 use crate::secret::{SealKey, Sealed};
@@ -57,6 +57,7 @@ impl Random for CountingRandom {
 
 struct Row {
     revision: Revision,
+    version: Version,
     document: Vec<u8>,
     secret: Option<Vec<u8>>,
     expires_at: Option<Timestamp>,
@@ -86,6 +87,7 @@ impl MemoryRecords {
         Record {
             key: key_.clone(),
             revision: row.revision,
+            version: row.version,
             document: row.document.clone(),
             secret: row
                 .secret
@@ -132,6 +134,7 @@ impl MemoryRecords {
                 record_key,
                 Row {
                     revision,
+                    version: Version(random_bytes(&self.random)),
                     document,
                     secret,
                     expires_at,

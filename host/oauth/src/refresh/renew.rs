@@ -265,7 +265,7 @@ impl Oauth {
                 credentials,
                 facts,
                 updated_at,
-                ..held.connection.clone()
+                ..Connection::clone(&held.connection)
             };
             let secret = SecretChange::Set(tokens.into_secret());
             let mut writes = vec![write_at(&connection, &held, secret)?];
@@ -316,7 +316,7 @@ impl Oauth {
         let (made_from, generation) = (facts(&held), held.connection.generation);
         let mut held = held;
         for _ in 0..ATTEMPTS {
-            let mut connection = held.connection.clone();
+            let mut connection = Connection::clone(&held.connection);
             connection.updated_at = self.world.clock.now();
             let others = connection.credentials.len() > 1;
             let secret = match &held.sealed {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use countersign_core::connection::{ReauthReason, State, Status};
+use countersign_core::connection::{Connection, ReauthReason, State, Status};
 use countersign_core::error::CallError;
 use countersign_core::ports::fakes::MemoryRecords;
 use countersign_core::ports::{
@@ -573,7 +573,7 @@ async fn a_consent_during_a_refresh_wins() {
     }
     // As another replica's consent would.
     let now = stage.held("ana").await;
-    let mut changed = now.connection.clone();
+    let mut changed = Connection::clone(&now.connection);
     changed.generation += 1;
     changed.credentials[0].issued_at = stage.world.clock.now();
     changed.credentials[0].expires_at = Some(NOW.plus(Duration::from_secs(100 * HOUR)));
@@ -586,5 +586,5 @@ async fn a_consent_during_a_refresh_wins() {
     stage.records.write(vec![write.unwrap()]).await.unwrap();
     gate.add_permits(10);
     let after = refresh.await.unwrap().unwrap();
-    assert_eq!(after, changed);
+    assert_eq!(*after, changed);
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_core::connection::Connection;
 use countersign_core::error::CallError;
-use countersign_core::ports::random_token;
 use countersign_core::time::Timestamp;
 use countersign_mcp::answer::Trouble;
 use countersign_mcp::envelope::{Message, Request};
@@ -61,7 +60,9 @@ pub(crate) async fn run(
 ) -> Result<Answered, CallError> {
     let message = Message::Request(request.clone());
     let mut trace = Trace::begin(app, exchange, &request.method, Some(&message));
-    if let Some(result) = carry::connect_tool(app, exchange, request).await {
+    if carry::is_connect_tool(request)
+        && let Some(result) = Box::pin(carry::connect_tool(app, exchange, request)).await
+    {
         trace.decided_by("connect tool");
         trace.end(result.as_ref().err());
         return result.map(Answered::from);
@@ -91,7 +92,7 @@ async fn relayed(
     trace: Trace,
 ) -> Result<Answered, CallError> {
     if request.method == "initialize" {
-        let result = begun(app, exchange, request, passed).await;
+        let result = Box::pin(begun(app, exchange, request, passed)).await;
         trace.end(result.as_ref().err());
         return result;
     }
@@ -253,11 +254,4 @@ pub(crate) fn new_session(
 pub(crate) fn seal(app: &App, exchange: &Exchange, session: &Session) -> HeaderValue {
     app.capsules
         .seal(&session.capsule, &exchange.binding(), &*app.world.random)
-}
-
-/// A fresh call id.
-pub(crate) fn call_id(app: &App) -> countersign_core::names::CallId {
-    let id = format!("call_{}", random_token::<12>(&*app.world.random));
-    countersign_core::names::CallId::parse(&id)
-        .unwrap_or_else(|_| unreachable!("base64url is visible ASCII"))
 }

@@ -283,6 +283,12 @@ fn stand_in(
     Some(response.map(AnswerBody::from))
 }
 
+/// Whether it may be the stand-in's own tool that is called.
+pub(crate) fn is_connect_tool(request: &Request<'_>) -> bool {
+    let named = |name: &str| name.starts_with("connect_");
+    request.method == "tools/call" && request.name().is_some_and(named)
+}
+
 /// The stand-in's own tool: `connect_{provider}`. None if it is not called.
 /// Once the account is connected it says so, else it is a call that needs one.
 pub(crate) async fn connect_tool(
@@ -290,9 +296,6 @@ pub(crate) async fn connect_tool(
     exchange: &Exchange,
     request: &Request<'_>,
 ) -> Option<Result<Response<AnswerBody>, CallError>> {
-    if request.method != "tools/call" {
-        return None;
-    }
     let name = request.name()?.strip_prefix("connect_")?;
     let attachment = look_up(app, &exchange.server).ok()?;
     let provider = attachment.provider().filter(|p| p.name.as_str() == name)?;
@@ -311,7 +314,7 @@ pub(crate) async fn connect_tool(
         Ok(admitted) => admitted,
         Err(error) => return Some(Err(error)),
     };
-    if let Err(error) = admitted.connected(connection.as_ref(), app.world.clock.now()) {
+    if let Err(error) = admitted.connected(connection.as_deref(), app.world.clock.now()) {
         return Some(Err(error));
     }
     let unconnected = Unconnected {

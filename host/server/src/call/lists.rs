@@ -15,7 +15,7 @@ use countersign_mcp::upstream::UpstreamFault;
 pub(crate) fn filter(
     attachment: &Arc<Attachment>,
     caller: &Arc<Caller>,
-    connection: Option<Connection>,
+    connection: Option<Arc<Connection>>,
     revision: Revision,
     method: &str,
 ) -> Option<Filter> {
@@ -36,7 +36,7 @@ pub(crate) fn filter(
     }
     let (attachment, caller) = (Arc::clone(attachment), Arc::clone(caller));
     Some(tools_filter(revision, move |names| {
-        keep(&attachment, &caller, connection.as_ref(), names)
+        keep(&attachment, &caller, connection.as_deref(), names)
     }))
 }
 

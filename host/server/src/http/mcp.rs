@@ -17,6 +17,7 @@ use countersign_mcp::refusal::{Refusal, Refused};
 use countersign_mcp::revision::{self, Era};
 use countersign_mcp::upstream::{Answer, Expects};
 use countersign_mcp::{batch, headers};
+use futures_util::FutureExt as _;
 use http::{Method, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
@@ -95,8 +96,8 @@ where
     };
     let response = match accepted.parts.method {
         Method::POST => accepted.post(body).await,
-        Method::GET => accepted.get().await,
-        Method::DELETE => accepted.delete().await,
+        Method::GET => Box::pin(accepted.get()).await,
+        Method::DELETE => Box::pin(accepted.delete()).await,
         _ => Err(Refusal::MethodNotAllowed.into()),
     };
     match response {
@@ -135,7 +136,7 @@ impl Accepted {
     {
         headers::check_post(&self.parts.headers)?;
         let limit = self.app.limits.max_bytes;
-        let body = match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        let body = match in_time(Limited::new(body, limit).collect()).await {
             Err(_) => return Err(Refusal::BadMessage("the body took too long").into()),
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
@@ -156,7 +157,7 @@ impl Accepted {
         let exchange = self.exchange(body.clone(), revision, session);
         match incoming {
             Incoming::Single(message) => one(&app, &exchange, &message, &body).await,
-            Incoming::Batch(messages) => several(&app, &exchange, &messages, &body).await,
+            Incoming::Batch(messages) => Box::pin(several(&app, &exchange, &messages, &body)).await,
         }
     }
 
@@ -212,7 +213,7 @@ impl Accepted {
         session: Option<Arc<Session>>,
     ) -> Exchange {
         Exchange {
-            id: answering::call_id(&self.app),
+            id: self.app.calls.next(),
             server: self.server,
             caller: self.caller,
             headers: self.parts.headers,
@@ -221,6 +222,16 @@ impl Accepted {
             session,
             arrived: self.arrived,
         }
+    }
+}
+
+/// Waits for a body. One that came with the headers, as nearly all do, needs
+/// no timer.
+async fn in_time<F: Future>(body: F) -> Result<F::Output, tokio::time::error::Elapsed> {
+    let mut body = std::pin::pin!(body);
+    match body.as_mut().now_or_never() {
+        Some(body) => Ok(body),
+        None => timeout(BODY_TIMEOUT, body).await,
     }
 }
 
@@ -238,9 +249,9 @@ async fn one(
                     .answered(&exchange.caller.user, &elicitation, answered);
                 return Ok(accepted());
             }
-            Ok(told(app, exchange, message, body).await)
+            Ok(Box::pin(told(app, exchange, message, body)).await)
         }
-        Message::Notification(_) => Ok(told(app, exchange, message, body).await),
+        Message::Notification(_) => Ok(Box::pin(told(app, exchange, message, body)).await),
     }
 }
 
@@ -259,7 +270,7 @@ async fn asked(
     let Some(resumed) = resumed else {
         return Ok(match answering::run(app, exchange, request, body).await {
             Ok(answered) => answered.into_response(),
-            Err(error) => carry::answer(app, exchange, request, body, error, 0).await,
+            Err(error) => Box::pin(carry::answer(app, exchange, request, body, error, 0)).await,
         });
     };
     // What goes upstream from here on is the request without our part.
@@ -267,7 +278,7 @@ async fn asked(
         Incoming::Single(Message::Request(again)) => again,
         _ => return Err(Refusal::BadMessage("a retry is one request").into()),
     };
-    Ok(retried(app, exchange, &again, &resumed).await)
+    Ok(Box::pin(retried(app, exchange, &again, &resumed)).await)
 }
 
 /// A retry after the user was asked to open a page.
@@ -370,7 +381,7 @@ async fn several(
     for message in messages {
         let member = batch::member(body, message);
         let mut exchange = exchange.clone();
-        exchange.id = answering::call_id(app);
+        exchange.id = app.calls.next();
         exchange.body = member.clone();
         match message {
             Message::Request(request) => {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,25 +85,42 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// An answer under way. It is never an error: every failure is an answer.
+pub type Answering =
+    Pin<Box<dyn Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send>>;
+
 /// Answers one request.
 ///
-/// # Errors
-/// Never: every failure is an answer.
-pub async fn answer(
+/// The futures are large (a call may become a held one) and are moved by those
+/// who poll them: they are on the heap from the start.
+pub fn answer(
+    app: Arc<App>,
+    router: Router,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Answering {
+    if !is_own_host(&app, request.headers()) {
+        app.refused_stranger("wrong_host", peer.ip(), request.headers(), "host");
+        let text = "This host is not called that. Use its public address.\n";
+        let refusal = (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+        return Box::pin(std::future::ready(Ok(refusal)));
+    }
+    if mcp::is_endpoint(request.uri().path()) {
+        return Box::pin(async move {
+            let answer = mcp::answer(app, peer.ip(), request).await;
+            Ok(answer.map(axum::body::Body::new))
+        });
+    }
+    Box::pin(route(app, router, peer, request))
+}
+
+/// Everything but the MCP endpoints.
+async fn route(
     app: Arc<App>,
     router: Router,
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<axum::body::Body>, Infallible> {
-    if !is_own_host(&app, request.headers()) {
-        app.refused_stranger("wrong_host", peer.ip(), request.headers(), "host");
-        let text = "This host is not called that. Use its public address.\n";
-        return Ok((StatusCode::MISDIRECTED_REQUEST, text).into_response());
-    }
-    if mcp::is_endpoint(request.uri().path()) {
-        let answer = mcp::answer(app, peer.ip(), request).await;
-        return Ok(answer.map(axum::body::Body::new));
-    }
     let address = app.client_address(peer.ip(), request.headers());
     request
         .extensions_mut()

@@ -12,7 +12,7 @@ use super::batch::pack;
 use super::{AuditOptions, Queue, Shared, Waiter};
 
 /// Most events of one write: what it holds is in memory twice.
-const AT_ONCE: usize = 1024;
+pub(super) const AT_ONCE: usize = 1024;
 
 /// Up to which number events are stored, and may have been taken.
 #[derive(Serialize, Deserialize)]
@@ -120,17 +120,21 @@ pub(super) async fn run(shared: Arc<Shared>, mut writer: Writer) {
             shrink(&shared, &mut writer).await;
             continue;
         }
-        let hurries = {
-            let queue = shared.queue();
-            queue.closing || !queue.waiting.is_empty() || queue.next > queue.reserved + 1
-        };
-        if !hurries {
+        if !shared.queue().hurries() {
             let _ = tokio::time::timeout(options.linger, shared.hurry.notified()).await;
         }
-        while write_some(&shared, &mut writer).await {}
-        if shared.queue().closing {
+        while write_some(&shared, &mut writer).await && shared.queue().hurries() {}
+        let (closing, more) = {
+            let queue = shared.queue();
+            (queue.closing, !queue.events.is_empty())
+        };
+        if closing {
             finish(&shared, &mut writer).await;
             return;
+        }
+        // What came meanwhile waits for company in its turn.
+        if more {
+            shared.wake.notify_one();
         }
     }
 }
