@@ -16,6 +16,7 @@ mod calls;
 mod descriptions;
 mod files;
 mod hooks;
+mod host;
 mod street;
 mod wasi;
 
