@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Host, example and presets, built as the tests build them.
 fn build() -> Result<PathBuf> {
     say("building the host and the example server (the first time takes some minutes)");
-    let output = Command::new(crate::presets::cargo())
+    let output = Command::new(countersign_toolchain::cargo())
         .args([
             "build",
             "--locked",

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use countersign_toolchain::{Component, Order, Toolchain, encode, hex, put};
 use sha2::{Digest, Sha256};
 use wit_bindgen_core::wit_parser::Resolve;
 
-use crate::presets::{self, hex, put};
+use crate::presets;
 use crate::setup::{self, say};
-use crate::toolchain::Toolchain;
 
 /// The version of every example.
 const VERSION: &str = "0.1.0";
@@ -108,11 +108,10 @@ fn one(places: &Places, language: Language) -> Result<()> {
         put(&file, &component)?;
         fs::write(&mark, inputs)?;
     }
-    presets::report(
-        (&format!("acme-{name}"), VERSION),
-        &fs::read(&file)?,
-        !up_to_date,
-    )
+    let name = format!("acme-{name}");
+    let component = Component::of(&name, fs::read(&file)?)?;
+    presets::report((&name, VERSION), &component, !up_to_date);
+    Ok(())
 }
 
 /// A digest over the files of these folders, but for what is installed there.
@@ -147,8 +146,14 @@ fn digest(folders: &[PathBuf]) -> Result<String> {
 }
 
 fn rust(places: &Places, source: &Path, work: &Path) -> Result<Vec<u8>> {
-    let modules = Toolchain::find()?.build(&places.repository, source, work, &["acme-rust"])?;
-    presets::encode(&modules.join("acme_rust.wasm"))
+    let modules = Toolchain::find()?.build(&Order {
+        workspace: source,
+        sources: &places.repository,
+        target: work,
+        packages: &["acme-rust"],
+        locked: true,
+    })?;
+    Ok(encode(&modules.join("acme_rust.wasm"))?.bytes)
 }
 
 /// Bindings by wit-bindgen, one clang, and no library at all.
@@ -194,7 +199,7 @@ fn c(places: &Places, source: &Path, work: &Path) -> Result<Vec<u8>> {
         .arg(work.join("preset_component_type.o"))
         .arg("-o")
         .arg(&module))?;
-    presets::encode(&module)
+    Ok(encode(&module)?.bytes)
 }
 
 fn javascript(places: &Places, source: &Path, work: &Path) -> Result<Vec<u8>> {

@@ -2,11 +2,11 @@
 
 mod bench;
 mod demo;
+mod docs;
 mod languages;
 mod presets;
 mod setup;
 mod test;
-mod toolchain;
 #[cfg(test)]
 mod wit;
 
@@ -34,11 +34,16 @@ enum Chore {
     Demo(demo::Options),
     /// Brings what is missing and runs every test.
     Test,
+    /// Writes the reference of the WIT from its comments.
+    Docs(docs::Options),
     /// Measures direct calls, a bare proxy and Countersign in one run.
     Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = countersign_toolchain::wrapper::run_if_called() {
+        return done;
+    }
     let outcome = match Cli::parse().chore {
         Chore::Presets(options) => presets::run(&options),
         Chore::Setup => setup::run(setup::Wanted {
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         .map(|_| ()),
         Chore::Demo(options) => demo::run(&options),
         Chore::Test => test::run(),
+        Chore::Docs(options) => docs::run(&options),
         Chore::Bench(options) => bench::run(&options),
     };
     match outcome {

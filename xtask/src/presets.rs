@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
-use wit_component::{ComponentEncoder, DecodedWasm};
+use anyhow::{Context, Result, bail};
+use countersign_toolchain::{Component, Order, PresetCrate, Toolchain, crates, encode, put};
 
 use crate::languages;
-use crate::toolchain::Toolchain;
 
 /// What to build.
 #[derive(clap::Args, Default)]
@@ -28,14 +25,6 @@ pub(crate) struct Options {
     pub(crate) examples: bool,
 }
 
-/// A crate that becomes a component.
-struct Preset {
-    name: String,
-    version: String,
-    /// Where cargo leaves the core module, below the target's folder.
-    module: String,
-}
-
 /// Builds, encodes, and puts into place what has changed.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.examples {
@@ -50,80 +39,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
 
     let toolchain = Toolchain::find()?;
-    let presets = select(list(&workspace)?, &options.names)?;
-    let target = target_folder(&repository, options.fixtures);
-    let modules = toolchain.build(
-        &repository,
-        &workspace,
-        &target,
-        &presets
-            .iter()
-            .map(|preset| preset.name.as_str())
-            .collect::<Vec<_>>(),
-    )?;
+    let presets = select(crates(&workspace)?, &options.names)?;
+    let names: Vec<&str> = presets.iter().map(|preset| preset.name.as_str()).collect();
+    let modules = toolchain.build(&Order {
+        workspace: &workspace,
+        sources: &repository,
+        target: &target_folder(&repository, options.fixtures),
+        packages: &names,
+        locked: true,
+    })?;
 
     fs::create_dir_all(&destination)
         .with_context(|| format!("cannot create {}", destination.display()))?;
     for preset in &presets {
-        let module = modules.join(&preset.module);
-        let component = encode(&module)
-            .with_context(|| format!("cannot make a component of {}", preset.name))?;
-        let file = destination.join(format!("{}-{}.wasm", preset.name, preset.version));
-        let written = put(&file, &component)?;
-        report((&preset.name, &preset.version), &component, written)?;
+        let component = encode(&modules.join(&preset.module))?;
+        let file = destination.join(preset.file_name());
+        let written = put(&file, &component.bytes)?;
+        report((&preset.name, &preset.version), &component, written);
     }
     Ok(())
 }
 
-/// The workspace's crates, as cargo knows them.
-fn list(workspace: &Path) -> Result<Vec<Preset>> {
-    let manifest = workspace.join("Cargo.toml");
-    let output = Command::new(cargo())
-        .args([
-            "metadata",
-            "--no-deps",
-            "--format-version",
-            "1",
-            "--manifest-path",
-        ])
-        .arg(&manifest)
-        .output()
-        .context("cannot run cargo metadata")?;
-    ensure!(
-        output.status.success(),
-        "cargo metadata failed for {}:\n{}",
-        manifest.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let mut presets = Vec::new();
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let module = package["targets"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|target| {
-                target["crate_types"]
-                    .as_array()
-                    .is_some_and(|types| types.iter().any(|t| t == "cdylib"))
-            });
-        if let (Some(name), Some(version), Some(module)) = (
-            package["name"].as_str(),
-            package["version"].as_str(),
-            module.and_then(|target| target["name"].as_str()),
-        ) {
-            presets.push(Preset {
-                name: name.into(),
-                version: version.into(),
-                module: format!("{}.wasm", module.replace('-', "_")),
-            });
-        }
-    }
-    presets.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(presets)
-}
-
-fn select(all: Vec<Preset>, names: &[String]) -> Result<Vec<Preset>> {
+fn select(all: Vec<PresetCrate>, names: &[String]) -> Result<Vec<PresetCrate>> {
     if let Some(unknown) = names
         .iter()
         .find(|name| all.iter().all(|preset| preset.name != **name))
@@ -154,76 +91,23 @@ pub(crate) fn target_folder(repository: &Path, fixtures: bool) -> PathBuf {
     })
 }
 
-/// Makes a component of a core module. Without adapters, so that a WASI import
-/// is an error here and not a surprise in the host.
-pub(crate) fn encode(module: &Path) -> Result<Vec<u8>> {
-    let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
-    ComponentEncoder::default()
-        .validate(true)
-        .module(&bytes)?
-        .encode()
-}
-
-/// Writes by renaming, so that a host that watches the folder never sees half
-/// a file. Leaves an equal file alone.
-pub(crate) fn put(file: &Path, bytes: &[u8]) -> Result<bool> {
-    if fs::read(file).is_ok_and(|present| present == bytes) {
-        return Ok(false);
-    }
-    // Not `.wasm`: the watcher must not take it for a component.
-    let temporary = file.with_extension(format!("tmp-{}", std::process::id()));
-    fs::write(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, file))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(true)
-}
-
 /// Says what there is now.
-pub(crate) fn report((name, version): (&str, &str), component: &[u8], written: bool) -> Result<()> {
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
-        bail!("{name} is not a component");
-    };
-    let names = |items: Vec<String>| {
+pub(crate) fn report((name, version): (&str, &str), component: &Component, written: bool) {
+    let names = |items: &[String]| {
         if items.is_empty() {
             "none".to_string()
         } else {
             items.join(", ")
         }
     };
-    let world = &resolve.worlds[world];
-    let imports = world
-        .imports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect();
-    let exports = world
-        .exports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect();
     println!(
         "{} {}  {}  {:.1} kB\n  sha256   {}\n  imports  {}\n  exports  {}",
         name,
         version,
         if written { "written" } else { "up to date" },
-        component.len() as f64 / 1000.0,
-        hex(&Sha256::digest(component)),
-        names(imports),
-        names(exports),
+        component.bytes.len() as f64 / 1000.0,
+        component.digest,
+        names(&component.imports),
+        names(&component.exports),
     );
-    Ok(())
-}
-
-/// The cargo that runs this.
-pub(crate) fn cargo() -> std::ffi::OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

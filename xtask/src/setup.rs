@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::presets::hex;
-use crate::toolchain::cache_folder;
+use countersign_toolchain::cache_folder;
+use countersign_toolchain::hex;
 
 /// What is wanted; the counterparts' Node packages always are.
 #[derive(Clone, Copy, Default)]

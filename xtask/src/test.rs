@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use countersign_toolchain::cargo;
 
-use crate::presets::{self, cargo};
+use crate::presets;
 use crate::setup::{self, Wanted, say};
 
 /// Runs them all; the first stage that fails ends it.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::presets::hex;
+use countersign_toolchain::hex;
 
 /// A digest over names and contents, in the order of names.
 fn digest(folder: &Path) -> String {

@@ -56,6 +56,24 @@ pub(crate) trait Guest: Send + Sync {
         grant: &GrantFacts<'_>,
     ) -> Result<Verdict, PresetFault>;
 
+    /// Bytes of linear memory after one `evaluate`.
+    fn memory_of(
+        &self,
+        call: &Call<'_>,
+        settings: Option<&str>,
+        grant: &GrantFacts<'_>,
+    ) -> Result<usize, PresetFault>;
+
+    /// `evaluate` again and again in one sandbox; only for measuring.
+    fn kept(
+        &self,
+        rounds: u32,
+        call: &Call<'_>,
+        settings: Option<&str>,
+        grant: &GrantFacts<'_>,
+        after: &mut dyn FnMut(),
+    ) -> Result<(), PresetFault>;
+
     fn authorize_parameters(
         &self,
         settings: &str,

@@ -33,7 +33,7 @@ mod watch;
 use bindings::Bindings;
 pub use files::compare_versions;
 use files::{Candidate, Files};
-use report::inspection;
+pub(crate) use report::inspection;
 pub use report::{
     BindError, BindingStatus, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
     PassedOver, Proposal, Serving,

@@ -34,6 +34,7 @@ pub mod signature;
 mod symbols;
 mod terms;
 mod wasi;
+mod workbench;
 
 pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;
@@ -48,3 +49,4 @@ pub use load::{LARGEST_COMPONENT, LoadError, is_version};
 pub use permissions::{PermissionDifference, PermissionSet};
 pub use symbols::SymbolError;
 pub use terms::Terms;
+pub use workbench::{Trial, Workbench};

@@ -7,6 +7,7 @@ use crate::engine::ClassConfig;
 /// Counts what a store uses. A refused `memory.grow` is not a trap: the guest
 /// sees -1 and usually aborts in its own way, so the limiter remembers.
 pub(crate) struct Limiter {
+    memory: usize,
     memory_left: usize,
     table_elements: usize,
     instances: usize,
@@ -19,6 +20,7 @@ impl Limiter {
     pub(crate) fn new(limits: &ClassConfig) -> Self {
         let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         Self {
+            memory: limits.memory,
             memory_left: limits.memory,
             table_elements: limits.table_elements,
             instances: count(limits.modules),
@@ -26,6 +28,11 @@ impl Limiter {
             tables: count(limits.tables),
             refused: false,
         }
+    }
+
+    /// Bytes of linear memory in use, all modules together.
+    pub(crate) fn used(&self) -> usize {
+        self.memory - self.memory_left
     }
 
     /// Whether something was refused.

@@ -186,6 +186,46 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Evaluates in one sandbox, and tells how much memory that took.
+    fn evaluating(
+        &self,
+        rounds: u32,
+        parameters: (&provider::Call, &types::Grant),
+        after: &mut dyn FnMut(),
+    ) -> Result<usize, PresetFault> {
+        type Answer = (Result<provider::Verdict, String>,);
+        let index =
+            self.functions.evaluate.as_ref().ok_or_else(|| {
+                PresetFault::BadOutput("the component exports no evaluate".into())
+            })?;
+        let pre: &InstancePre<HostState> = self.pre.instance_pre();
+        self.run(self.config.deadline, self.config.answer, |store| {
+            let instance = pre.instantiate(&mut *store)?;
+            let function = instance
+                .get_typed_func::<(&provider::Call, &types::Grant), Answer>(&mut *store, index)?;
+            for _ in 0..rounds {
+                store.set_hostcall_fuel(self.config.answer);
+                if let (Err(text),) = function.call(&mut *store, parameters)? {
+                    return Ok(Err(text));
+                }
+                after();
+            }
+            Ok(Ok(store.data().limiter.used()))
+        })
+    }
+}
+
+fn guest_call(call: &host::Call<'_>, settings: Option<&str>) -> provider::Call {
+    provider::Call {
+        method: call.method.to_owned(),
+        name: call.name.map(str::to_owned),
+        arguments: call.arguments.map(str::to_owned),
+        host: call.host.to_owned(),
+        settings: settings.map(str::to_owned),
+    }
+}
+
 impl Guest for Prepared {
     fn exported_hooks(&self) -> Hooks {
         let f = &self.functions;
@@ -220,16 +260,31 @@ impl Guest for Prepared {
         settings: Option<&str>,
         grant: &host::GrantFacts<'_>,
     ) -> Result<host::Verdict, PresetFault> {
-        let call = provider::Call {
-            method: call.method.to_owned(),
-            name: call.name.map(str::to_owned),
-            arguments: call.arguments.map(str::to_owned),
-            host: call.host.to_owned(),
-            settings: settings.map(str::to_owned),
-        };
-        let grant = convert::grant(grant);
+        let (call, grant) = (guest_call(call, settings), convert::grant(grant));
         self.call(self.functions.evaluate.as_ref(), (&call, &grant))
             .map(convert::verdict)
+    }
+
+    fn memory_of(
+        &self,
+        call: &host::Call<'_>,
+        settings: Option<&str>,
+        grant: &host::GrantFacts<'_>,
+    ) -> Result<usize, PresetFault> {
+        let (call, grant) = (guest_call(call, settings), convert::grant(grant));
+        self.evaluating(1, (&call, &grant), &mut || ())
+    }
+
+    fn kept(
+        &self,
+        rounds: u32,
+        call: &host::Call<'_>,
+        settings: Option<&str>,
+        grant: &host::GrantFacts<'_>,
+        after: &mut dyn FnMut(),
+    ) -> Result<(), PresetFault> {
+        let (call, grant) = (guest_call(call, settings), convert::grant(grant));
+        self.evaluating(rounds, (&call, &grant), after).map(drop)
     }
 
     fn authorize_parameters(

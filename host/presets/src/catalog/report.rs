@@ -249,7 +249,7 @@ pub(super) fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Catal
     }
 }
 
-pub(super) fn inspection(
+pub(crate) fn inspection(
     file: &str,
     loaded: &Loaded,
     refusal: Option<&str>,

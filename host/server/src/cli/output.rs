@@ -38,6 +38,16 @@ impl Printer {
         }
     }
 
+    /// How results are printed.
+    pub(super) fn format(&self) -> OutputFormat {
+        self.format
+    }
+
+    /// A text that is the same in every format.
+    pub(super) fn text(&self, text: &str) -> Result<(), CliError> {
+        write(text)
+    }
+
     /// One result: as JSON, or in words.
     pub(super) fn value(
         &self,

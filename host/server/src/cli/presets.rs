@@ -8,13 +8,17 @@ use super::providers::Filter;
 use super::{CliError, Global};
 
 mod approve;
+mod bench;
+mod build;
 mod diff;
 mod enable;
 mod files;
 mod inspect;
 mod keygen;
 mod list;
+mod new;
 mod sign;
+mod test;
 mod trust;
 mod versions;
 
@@ -42,6 +46,14 @@ pub(super) enum Verb {
     Floor(versions::FloorArgs),
     /// Never let a content serve again, whoever approved it
     Revoke(versions::RevokeArgs),
+    /// Begin a new preset: a crate that builds as it is
+    New(new::NewArgs),
+    /// Build the preset in this folder into a component
+    Build(build::BuildArgs),
+    /// Run a component against a provider in a box, and your table of scopes
+    Test(test::TestArgs),
+    /// Measure what one call of a component costs
+    Bench(bench::BenchArgs),
     /// Make a key pair to sign presets with
     Keygen(keygen::KeygenArgs),
     /// Sign components: who made them, and what they ask for
@@ -57,6 +69,10 @@ impl Verb {
             Self::Inspect(args) if args.is_file() => {
                 inspect::file(&args, &global.config, printer).await
             }
+            Self::New(args) => new::run(&args, printer),
+            Self::Build(args) => build::run(&args, printer),
+            Self::Test(args) => test::run(args, printer).await,
+            Self::Bench(args) => bench::run(args, printer),
             Self::Keygen(args) => keygen::run(&args, printer),
             Self::Sign(args) => sign::run(args, printer).await,
             Self::Trust(args) => trust::run(args, &global.config, printer),
@@ -79,7 +95,13 @@ impl Verb {
             Self::Floor(args) => versions::floor(&args, client, printer).await,
             Self::Revoke(args) => versions::revoke(&args, client, printer).await,
             // Handled before a client was made.
-            Self::Keygen(_) | Self::Sign(_) | Self::Trust(_) => Ok(()),
+            Self::New(_)
+            | Self::Build(_)
+            | Self::Test(_)
+            | Self::Bench(_)
+            | Self::Keygen(_)
+            | Self::Sign(_)
+            | Self::Trust(_) => Ok(()),
         }
     }
 }
