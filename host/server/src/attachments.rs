@@ -99,6 +99,24 @@ impl Attachments {
         Ok(attachment)
     }
 
+    /// Lets go of versions that serve no more: their compiled code is dropped
+    /// when the last call on them ends.
+    pub fn forget_outdated(&self) {
+        let snapshot = self.registry.current();
+        let is_current = |made: &Made| {
+            let provider = made.attachment.provider().map(|p| &p.name);
+            let preset = provider
+                .filter(|name| snapshot.provider(name).is_some())
+                .and_then(|name| self.catalog.current(name));
+            same_preset(made.preset.as_ref(), preset.as_ref())
+        };
+        self.made.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.retain(|_, made| is_current(made));
+            all
+        });
+    }
+
     fn explain(&self, name: &ServerName, why: &Unusable) -> CallError {
         tracing::warn!(server = %name, %why, "the server cannot be used");
         CallError::Preset(PresetFault::Unavailable(match why {

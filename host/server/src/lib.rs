@@ -8,6 +8,7 @@ pub mod attachments;
 mod call;
 pub mod cli;
 pub mod config;
+pub mod faults;
 pub mod http;
 pub mod init;
 pub mod metrics;

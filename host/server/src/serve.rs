@@ -42,9 +42,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     );
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&app)));
     let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
+    let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
     accept(&app, listener).await?;
     housekeeping.abort();
     following.abort();
+    faults.abort();
     app.strangers.tell(&*app.world.audit, app.world.clock.now());
     app.audit.close().await;
     tracing::info!("stopped");
@@ -123,7 +125,11 @@ async fn follow_catalog(app: Arc<App>) {
     let mut events = app.catalog.subscribe();
     loop {
         match events.recv().await {
-            Ok(event) => app.registry.follow(event).await,
+            Ok(event) => {
+                // What served before is dropped with the last call on it.
+                app.attachments.forget_outdated();
+                app.registry.follow(event).await;
+            }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "catalog events were missed");
             }

@@ -78,6 +78,8 @@ pub struct App {
     pub(crate) calls: crate::call::ids::CallIds,
     /// What is counted.
     pub metrics: crate::metrics::Metrics,
+    /// Faults of presets, on their way to the catalog.
+    pub faults: crate::faults::Faults,
     /// How large and deep a message may be.
     pub limits: Limits,
     /// The origins a browser may call from.
@@ -170,6 +172,7 @@ impl App {
             strangers: Arc::default(),
             calls: crate::call::ids::CallIds::new(&*world.random),
             metrics: crate::metrics::Metrics::default(),
+            faults: crate::faults::Faults::default(),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
             arguments_key: key("audit arguments")?.for_macs(),

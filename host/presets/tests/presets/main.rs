@@ -5,6 +5,7 @@ mod descriptions;
 mod faults;
 mod fixture;
 mod house;
+mod life;
 mod refusals;
 mod signatures;
 mod swaps;

@@ -8,10 +8,12 @@ use countersign_core::caller::Caller;
 use countersign_core::connection::Connection;
 use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
-use countersign_core::names::ServerName;
+use countersign_core::names::{ProviderName, ServerName, UserName};
+use countersign_core::preset::PresetFault;
 use countersign_mcp::envelope::Message;
 use countersign_mcp::relay::StreamEnd;
 use countersign_mcp::upstream;
+use countersign_presets::FaultReport;
 
 use crate::call::{Exchange, name_of};
 use crate::wiring::App;
@@ -22,6 +24,9 @@ use crate::wiring::App;
 pub(crate) struct Trace {
     app: Arc<App>,
     server: ServerName,
+    user: UserName,
+    /// Whose preset judges.
+    provider: Option<ProviderName>,
     arrived: u64,
     decided_by: Option<&'static str>,
     /// Taken when it is written.
@@ -59,6 +64,8 @@ impl Trace {
         Self {
             app: Arc::clone(app),
             server: exchange.server.clone(),
+            user: exchange.caller.user.clone(),
+            provider: None,
             arrived: exchange.arrived,
             decided_by: None,
             open: Some((event, call)),
@@ -71,6 +78,7 @@ impl Trace {
 
     pub(crate) fn attached(&mut self, attachment: &Attachment) {
         let preset = attachment.preset().map(|p| p.digest());
+        self.provider = attachment.provider().map(|p| p.name.clone());
         if let Some(call) = self.call() {
             call.preset = preset;
         }
@@ -99,6 +107,23 @@ impl Trace {
         }
     }
 
+    /// Tells the catalog that a version failed.
+    fn report_fault(&self, fault: &PresetFault) {
+        let call = self.open.as_ref().map(|(_, call)| call);
+        if let (Some(provider), Some(call)) = (&self.provider, call)
+            && let Some(digest) = call.preset
+        {
+            let is_tool = call.method == "tools/call";
+            self.app.faults.report(FaultReport {
+                provider: provider.clone(),
+                digest,
+                user: self.user.clone(),
+                tool: call.name.clone().filter(|_| is_tool),
+                fault: fault.clone(),
+            });
+        }
+    }
+
     /// The call has been answered, or this stood in the way.
     pub(crate) fn end(mut self, error: Option<&CallError>) {
         let outcome = match error {
@@ -122,6 +147,9 @@ impl Trace {
         if let Some(call) = self.call() {
             call.error = error.map(|e| e.word().to_owned());
             call.decided_by = decided_by.unwrap_or_default();
+        }
+        if let Some(CallError::Preset(fault)) = error {
+            self.report_fault(fault);
         }
         let word = error.map_or("ok", CallError::word);
         self.write(outcome, word, error.map(ToString::to_string));
