@@ -10,6 +10,7 @@ mod consent;
 mod kill;
 mod pages;
 mod policies;
+mod presets;
 mod records;
 mod refresh;
 mod register;

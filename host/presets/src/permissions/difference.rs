@@ -38,6 +38,12 @@ impl PermissionDifference {
         !(self.added.is_empty() && self.widened.is_empty())
     }
 
+    /// Whether nothing of it was there before.
+    #[must_use]
+    pub fn is_all_new(&self) -> bool {
+        self.widened.is_empty() && self.narrowed.is_empty() && self.removed.is_empty()
+    }
+
     /// Every entry with the sign and the word it is shown with, what is more
     /// first.
     pub fn lines(&self) -> impl Iterator<Item = (char, &'static str, &str)> {

@@ -39,8 +39,7 @@ pub(crate) fn viewer(session: &BrowserSession) -> Viewer<'_> {
     Viewer {
         name: session.user.as_str(),
         csrf: &session.csrf,
-        // There are no pages of administration to lead to yet.
-        admin: false,
+        admin: session.caller.permissions.allow("preset_list", None),
     }
 }
 

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use crate::wiring::App;
 
 pub mod address;
+pub mod admin;
 pub mod api;
 pub mod approve;
 pub mod connect;
@@ -50,6 +51,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .merge(connected::routes())
         .merge(approve::routes())
         .merge(connections::routes())
+        .merge(admin::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

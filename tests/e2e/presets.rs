@@ -1,0 +1,161 @@
+//! The life of a catalog: versions side by side, going back, faults, and what
+//! is decided about them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use countersign_tests::{Era, Host, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The preset `generic` as another version: an unknown custom section at its
+/// end makes another digest, and changes nothing else.
+fn another_version(host: &Host, version: &str, mark: u8) -> Result<PathBuf> {
+    let mut bytes = fs::read(host.install("generic")?)?;
+    bytes.extend([0, 7, 5, b'a', b'g', b'a', b'i', b'n', mark]);
+    let file = host.catalog().join(format!("generic-{version}.wasm"));
+    let temporary = file.with_extension("new");
+    fs::write(&temporary, bytes)?;
+    fs::rename(temporary, &file)?;
+    Ok(file)
+}
+
+async fn version_that_serves(host: &Host) -> Result<Value> {
+    let found = host.must(Method::GET, "/presets/generic", None).await?;
+    Ok(found["bindings"][0]["version"].clone())
+}
+
+async fn wait_for_version(host: &Host, version: &str) -> Result<()> {
+    for _ in 0..200 {
+        if version_that_serves(host).await? == version {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!(
+        "{version} does not serve:\n{}\n{}",
+        host.must(Method::GET, "/presets/generic", None).await?["bindings"],
+        host.log().tail(20)
+    )
+}
+
+/// A verb of the command line that has to end so.
+async fn cli(host: &Host, line: &str, code: i32) -> Result<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (ended, out, err) = host.cli(&words, "").await?;
+    ensure!(ended == code, "{line} ended with {ended}: {out}{err}");
+    Ok(out + &err)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_chooses_goes_back_sets_a_floor_and_revokes() -> Result<()> {
+    let mut world = World::start().await?;
+    let (_ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    wait_for_version(&world.host, "0.1.0").await?;
+    another_version(&world.host, "0.2.0", 2)?;
+    wait_for_version(&world.host, "0.2.0").await?;
+
+    let host = &world.host;
+    let out = cli(host, "preset rollback generic", 0).await?;
+    assert!(
+        out.contains("Provider notes: 0.2.0 → 0.1.0 (pinned to 0.1.0"),
+        "{out}"
+    );
+    // A newer one does not change that, and neither does a restart.
+    another_version(host, "0.3.0", 3)?;
+    world.host.stop().await?;
+    world.host.serve().await?;
+    let host = &world.host;
+    wait_for_version(host, "0.1.0").await?;
+    let listed = cli(host, "preset list", 0).await?;
+    assert!(
+        listed.contains("the provider is pinned to 0.1.0"),
+        "{listed}"
+    );
+    let out = cli(host, "preset unpin generic", 0).await?;
+    assert!(out.contains("0.1.0 → 0.3.0"), "{out}");
+
+    // What is revoked goes at once, and nothing brings it back but its undoing.
+    cli(host, "preset revoke generic 0.3.0", 0).await?;
+    wait_for_version(host, "0.2.0").await?;
+    let refused = cli(host, "preset pin generic 0.3.0", 1).await?;
+    assert!(refused.contains("its digest is revoked"), "{refused}");
+    cli(host, "preset floor generic 0.2.0", 0).await?;
+    let refused = cli(host, "preset rollback generic", 1).await?;
+    assert!(refused.contains("nothing older than 0.2.0"), "{refused}");
+    let reply = agent.call("whoami", json!({})).await?;
+    assert_eq!(reply.text(), "ada-at-vendor", "{}", reply.message);
+    cli(host, "preset floor generic 9.0", 0).await?;
+    let reply = agent.call("whoami", json!({})).await?;
+    assert_eq!(reply.countersign()["error"], "preset_unavailable");
+
+    let mut actions: Vec<String> = Vec::new();
+    for event in host.audit("").await? {
+        let action = event["action"].as_str().unwrap_or_default().to_owned();
+        if action.starts_with("preset.") && !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
+    for action in ["rollback", "unpin", "revoke", "floor", "swapped"] {
+        let action = format!("preset.{action}");
+        assert!(
+            actions.contains(&action),
+            "{action} is not among {actions:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_ends_with_3_and_an_approval_names_its_hash() -> Result<()> {
+    let world = World::start().await?;
+    let host = &world.host;
+    let github = host.install("github")?;
+    let generic = host.catalog().join("generic-0.1.0.wasm");
+    let (github, generic) = (github.display(), generic.display());
+    // Two files need no host.
+    let out = cli(host, &format!("preset diff {generic} {github}"), 3).await?;
+    assert!(out.contains("+ audience host api.github.com"), "{out}");
+    assert!(
+        out.contains("+ sees arguments of create_repository"),
+        "{out}"
+    );
+    cli(host, &format!("preset diff {github} {github}"), 0).await?;
+    cli(host, "preset diff generic", 0).await?;
+
+    let role = json!({ "name": "editor", "allow": ["provider_update"] });
+    host.must(Method::POST, "/roles", Some(role)).await?;
+    let user = json!({ "name": "ed", "kind": "service", "roles": ["editor"] });
+    host.must(Method::POST, "/users", Some(user)).await?;
+    let token = json!({ "name": "t", "kind": "api", "user": "ed" });
+    let token = host.must(Method::POST, "/tokens", Some(token)).await?;
+    let token = token["token"].as_str().context("no token")?.to_owned();
+    let edit = |hosts: Value| {
+        let body = json!({ "audience_hosts": hosts });
+        host.api_as(&token, Method::PATCH, "/providers/notes", Some(body))
+    };
+    edit(json!(["127.0.0.1", "*.example.net"])).await?;
+    let shown = cli(host, "preset diff generic", 3).await?;
+    assert!(shown.contains("+ audience host .example.net"), "{shown}");
+    let approve = shown.lines().last().unwrap_or_default();
+    let approve = approve.split_once("countersign ").context("no command")?.1;
+
+    // Between looking and approving, the record is changed.
+    edit(json!(["127.0.0.1", "*.example.net", "evil.example.org"])).await?;
+    let refused = cli(host, approve, 1).await?;
+    assert!(
+        refused.contains("this is not what you looked at"),
+        "{refused}"
+    );
+    assert!(
+        refused.contains("added audience host evil.example.org"),
+        "{refused}"
+    );
+    let shown = cli(host, "preset diff generic", 3).await?;
+    let approve = shown.lines().last().unwrap_or_default();
+    let approve = approve.split_once("countersign ").context("no command")?.1;
+    cli(host, approve, 0).await?;
+    Ok(())
+}
