@@ -27,6 +27,7 @@ pub mod ports;
 pub mod preset;
 pub mod provider;
 pub mod refresh;
+pub mod rehearse;
 pub mod request;
 pub mod scope;
 pub mod secret;

@@ -91,6 +91,8 @@ pub enum Kind {
     ConnectLink = 19,
     /// A declarative policy.
     Policy = 20,
+    /// Redacted inputs of decisions. Its partition is the server's name.
+    Decision = 24,
     /// What tokens descend from: a user's word to an agent, or an API token. Its
     /// partition is the user's name.
     Grant = 21,

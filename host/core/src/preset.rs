@@ -309,6 +309,12 @@ pub trait Preset: Send + Sync {
     /// A [`PresetFault`]; the call must not be sent.
     fn evaluate(&self, call: &Call<'_>, grant: &GrantFacts<'_>) -> Result<Verdict, PresetFault>;
 
+    /// Whether `evaluate` is given this call's arguments.
+    fn wants_arguments(&self, call: &Call<'_>) -> bool {
+        let _ = call;
+        self.description().wants.arguments
+    }
+
     /// The hook `authorize-parameters`; empty if the preset has none.
     ///
     /// # Errors

@@ -153,6 +153,10 @@ pub struct Server {
     /// Teams that may use it; empty means everybody.
     #[serde(default)]
     pub teams: Vec<TeamName>,
+    /// Whether what its calls are judged by is recorded, redacted, to try new
+    /// versions of the preset on.
+    #[serde(default)]
+    pub record_decisions: bool,
     /// A disabled server answers nothing.
     pub enabled: bool,
     /// When it was attached.

@@ -191,6 +191,7 @@ fn server(url: &str) -> Server {
         timeout: std::time::Duration::from_secs(300),
         tools: ToolFilter::default(),
         teams: Vec::new(),
+        record_decisions: false,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,

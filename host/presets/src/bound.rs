@@ -87,14 +87,6 @@ impl Bound {
         &self.approval
     }
 
-    fn wants_arguments(&self, call: &Call<'_>) -> bool {
-        self.description.wants.arguments
-            && (self.arguments_of.is_empty()
-                || call
-                    .name
-                    .is_some_and(|name| self.arguments_of.iter().any(|n| n == name)))
-    }
-
     /// Only what the description wants to be told.
     fn facts_for<'a>(&self, grant: &GrantFacts<'a>) -> GrantFacts<'a> {
         let wants = self.description.wants;
@@ -117,6 +109,14 @@ impl Preset for Bound {
 
     fn imports_wasi(&self) -> bool {
         self.loaded.imports.iter().any(|i| i.starts_with("wasi:"))
+    }
+
+    fn wants_arguments(&self, call: &Call<'_>) -> bool {
+        self.description.wants.arguments
+            && (self.arguments_of.is_empty()
+                || call
+                    .name
+                    .is_some_and(|name| self.arguments_of.iter().any(|n| n == name)))
     }
 
     fn evaluate(&self, call: &Call<'_>, grant: &GrantFacts<'_>) -> Result<Verdict, PresetFault> {

@@ -171,17 +171,40 @@ impl Catalog {
         provider: &Provider,
         version: Option<&str>,
     ) -> Result<Proposal, BindError> {
-        let candidates = lock(&self.files).candidates(&provider.preset);
-        let wanted = |c: &&Candidate| {
-            version.is_none_or(|v| c.file == v || compare_versions(&c.loaded.version, v).is_eq())
-        };
-        let Some(candidate) = candidates.iter().find(wanted) else {
-            return Err(match version {
-                Some(version) => self.no_version(&provider.preset, version, &candidates),
-                None => self.explain(provider.preset.clone()),
-            });
-        };
-        lock(&self.bindings).propose(provider, candidate)
+        let candidate = self.find_version(provider, version)?;
+        lock(&self.bindings).propose(provider, &candidate)
+    }
+
+    /// One version under a provider's record, approved or not: only to rehearse
+    /// with, never to judge calls by.
+    ///
+    /// # Errors
+    /// As [`Self::propose`].
+    pub fn rehearsal(
+        &self,
+        provider: &Provider,
+        version: Option<&str>,
+    ) -> Result<Arc<dyn Preset>, BindError> {
+        let candidate = self.find_version(provider, version)?;
+        match Bound::new(&candidate.loaded, provider) {
+            Ok(bound) => Ok(bound),
+            Err(error) => Err(BindError::Refused {
+                preset: provider.preset.clone(),
+                reason: format!("{}: {error}", candidate.file),
+            }),
+        }
+    }
+
+    /// The component with this digest, if a file of the catalog still has it.
+    #[must_use]
+    pub fn component(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let file = self
+            .list()
+            .into_iter()
+            .find(|entry| entry.digest.as_ref() == Some(digest))?
+            .file;
+        let bytes = load::read(&self.dir.join(file)).ok()?;
+        (Digest::of(&bytes) == *digest).then_some(bytes)
     }
 
     /// Every file, by name; then what is no longer in one but still runs.
@@ -304,6 +327,22 @@ impl Catalog {
         }
     }
 
+    fn find_version(
+        &self,
+        provider: &Provider,
+        version: Option<&str>,
+    ) -> Result<Candidate, BindError> {
+        let candidates = lock(&self.files).candidates(&provider.preset);
+        let wanted = |c: &&Candidate| {
+            version.is_none_or(|v| c.file == v || compare_versions(&c.loaded.version, v).is_eq())
+        };
+        match (candidates.iter().find(wanted), version) {
+            (Some(candidate), _) => Ok(candidate.clone()),
+            (None, Some(version)) => Err(self.no_version(&provider.preset, version, &candidates)),
+            (None, None) => Err(self.explain(provider.preset.clone())),
+        }
+    }
+
     fn no_version(&self, preset: &PresetName, version: &str, there: &[Candidate]) -> BindError {
         let files: Vec<&str> = there.iter().map(|c| c.file.as_str()).collect();
         let reason = match files.as_slice() {
@@ -393,6 +432,27 @@ pub fn inspect_file_with(
         inspection.entry.state = FileState::Loaded;
     }
     Ok(inspection)
+}
+
+/// A component file without a catalog, for a provider's record: only to
+/// rehearse with.
+///
+/// # Errors
+/// [`LoadError`], as the catalog would refuse it.
+pub fn rehearse_file(
+    path: &Path,
+    provider: &Provider,
+    config: EngineConfig,
+) -> Result<Arc<dyn Preset>, LoadError> {
+    let file = path
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
+    let bytes = load::read(path)?;
+    let sandboxes = Sandboxes::new(config, None).map_err(|e| LoadError::Invalid(e.to_string()))?;
+    let loaded = load::load(&sandboxes, file, &bytes)?;
+    let bound: Arc<dyn Preset> = Bound::new(&Arc::new(loaded), provider)?;
+    Ok(bound)
 }
 
 /// A lock that a panicking thread does not take away: every change under it is

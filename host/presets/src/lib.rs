@@ -42,6 +42,7 @@ pub use catalog::{
     BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FaultReport, FileState,
     Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions, inspect_file,
     inspect_file_with,
+    rehearse_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};

@@ -147,10 +147,12 @@ pub(crate) async fn pass(
             .and_then(|p| p.arguments),
         host: attachment.host(),
     };
-    let judged = attachment
-        .admit(&exchange.caller, call)?
-        .connected(held.as_ref().map(|h| &*h.connection), app.world.clock.now())?
-        .judge()?;
+    let ready = attachment
+        .admit(&exchange.caller, call.clone())?
+        .connected(held.as_ref().map(|h| &*h.connection), app.world.clock.now())?;
+    app.recorder
+        .note(&attachment, &call, held.as_ref().map(|h| &*h.connection));
+    let judged = ready.judge()?;
     trace.decided_by(judged.decided_by());
 
     // 6. Fresh.

@@ -14,6 +14,7 @@ pub mod init;
 pub mod metrics;
 pub mod opening;
 pub mod registry;
+pub mod replay;
 pub mod serve;
 pub mod surroundings;
 mod verdicts;

@@ -42,11 +42,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     );
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&app)));
     let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
+    let decisions = tokio::spawn(crate::replay::follow(Arc::clone(&app)));
     let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
     accept(&app, listener).await?;
     housekeeping.abort();
     following.abort();
     faults.abort();
+    decisions.abort();
     app.strangers.tell(&*app.world.audit, app.world.clock.now());
     app.audit.close().await;
     tracing::info!("stopped");

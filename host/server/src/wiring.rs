@@ -80,6 +80,8 @@ pub struct App {
     pub metrics: crate::metrics::Metrics,
     /// Faults of presets, on their way to the catalog.
     pub faults: crate::faults::Faults,
+    /// What decisions were made by, where a server records it.
+    pub recorder: Arc<crate::replay::Recorder>,
     /// How large and deep a message may be.
     pub limits: Limits,
     /// The origins a browser may call from.
@@ -173,6 +175,7 @@ impl App {
             calls: crate::call::ids::CallIds::new(&*world.random),
             metrics: crate::metrics::Metrics::default(),
             faults: crate::faults::Faults::default(),
+            recorder: Arc::new(crate::replay::Recorder::new(key("recorded decisions")?)),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
             arguments_key: key("audit arguments")?.for_macs(),

@@ -76,6 +76,9 @@ pub(super) struct Write {
     /// How long the server may take to begin its answer [default: 5m]
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
+    /// Record the redacted inputs of decisions, for `preset diff --replay`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    record_decisions: Option<bool>,
     /// A disabled server answers nothing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     enabled: Option<bool>,
@@ -97,6 +100,9 @@ impl Write {
         put_text(&mut body, "wait", self.wait);
         put_text(&mut body, "timeout", self.timeout);
         put_list(&mut body, "teams", self.team);
+        if let Some(record) = self.record_decisions {
+            body.insert("record_decisions".to_owned(), record.into());
+        }
         if let Some(enabled) = self.enabled {
             body.insert("enabled".to_owned(), enabled.into());
         }

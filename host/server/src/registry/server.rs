@@ -57,6 +57,9 @@ pub struct ServerInput {
     pub tools: Option<ToolsInput>,
     /// Teams that may use it; everybody if empty.
     pub teams: Option<Vec<String>>,
+    /// Whether the redacted inputs of its decisions are recorded, so that a new
+    /// version of the preset can be tried on them; false if absent.
+    pub record_decisions: Option<bool>,
     /// A disabled server answers nothing; true if absent.
     pub enabled: Option<bool>,
 }
@@ -137,6 +140,7 @@ impl From<&Server> for ServerInput {
                 deny: s.tools.deny.clone(),
             }),
             teams: Some(s.teams.iter().map(ToString::to_string).collect()),
+            record_decisions: Some(s.record_decisions),
             enabled: Some(s.enabled),
         }
     }
@@ -199,6 +203,7 @@ pub(super) fn check(
             deny: globs("tools.deny", tools.deny)?,
         },
         teams: teams(input.teams.unwrap_or_default(), around.teams)?,
+        record_decisions: input.record_decisions.unwrap_or(false),
         enabled: input.enabled.unwrap_or(true),
         target: Target::Url(url),
         created_at,
