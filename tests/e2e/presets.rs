@@ -159,3 +159,69 @@ async fn a_difference_ends_with_3_and_an_approval_names_its_hash() -> Result<()>
     cli(host, approve, 0).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_recorded_redacted_and_a_version_is_tried_on_them() -> Result<()> {
+    let setup = countersign_tests::Setup {
+        server_record: json!({ "record_decisions": true }),
+        ..Default::default()
+    };
+    let mut world = World::with(setup).await?;
+    let (_ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    for _ in 0..5 {
+        let reply = agent
+            .call("whoami", json!({ "note": "MY-SECRET-WORDS" }))
+            .await?;
+        assert_eq!(reply.text(), "ada-at-vendor", "{}", reply.message);
+    }
+    // What is recorded outlives the process.
+    world.host.stop().await?;
+    world.host.serve().await?;
+    let host = &world.host;
+    let folder = host.folder().join("decisions.jsonl");
+    let file = folder.display();
+    let out = cli(host, &format!("preset replay export notes --to {file}"), 0).await?;
+    let text = fs::read_to_string(&folder)?;
+    let calls = text.lines().filter(|l| l.contains("whoami")).count();
+    ensure!(calls == 5, "{out}\n{text}");
+    assert!(!text.contains("MY-SECRET"), "{text}");
+    for (name, secret) in world.provider.secrets().await? {
+        assert!(!text.contains(&secret), "{name} was recorded");
+    }
+
+    // On the host, and with two files anywhere.
+    another_version(host, "0.2.0", 2)?;
+    wait_for_version(host, "0.2.0").await?;
+    let line = "preset diff generic-0.1.0.wasm generic-0.2.0.wasm --provider notes --replay notes";
+    let out = cli(host, line, 0).await?;
+    assert!(
+        out.contains("recorded calls: all decided as before"),
+        "{out}"
+    );
+    let catalog = host.catalog();
+    let (old, new) = (
+        catalog.join("generic-0.1.0.wasm"),
+        catalog.join("generic-0.2.0.wasm"),
+    );
+    let line = format!(
+        "preset diff {} {} --replay {file}",
+        old.display(),
+        new.display()
+    );
+    let out = cli(host, &line, 0).await?;
+    assert!(out.contains("all decided as before"), "{out}");
+
+    cli(host, "preset replay forget notes", 0).await?;
+    let out = cli(host, "preset replay export notes", 0).await?;
+    assert_eq!(out.trim(), "");
+    // Off by default.
+    let off = json!({ "record_decisions": false });
+    host.must(Method::PATCH, "/servers/notes", Some(off))
+        .await?;
+    agent.call("whoami", json!({})).await?;
+    let found = host
+        .must(Method::GET, "/servers/notes/decisions", None)
+        .await?;
+    assert_eq!(found["items"], json!([]));
+    Ok(())
+}

@@ -49,6 +49,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     following.abort();
     faults.abort();
     decisions.abort();
+    app.recorder
+        .flush(app.world.records.as_ref(), app.world.clock.now())
+        .await;
     app.strangers.tell(&*app.world.audit, app.world.clock.now());
     app.audit.close().await;
     tracing::info!("stopped");

@@ -17,6 +17,7 @@ mod inspect;
 mod keygen;
 mod list;
 mod new;
+mod replay;
 mod sign;
 mod test;
 mod trust;
@@ -34,6 +35,9 @@ pub(super) enum Verb {
     Disable(enable::Name),
     /// Show what a version may do that another may not; takes files, too. Ends with 3 if they differ
     Diff(diff::DiffArgs),
+    /// Recorded decisions, to try versions on
+    #[command(subcommand)]
+    Replay(replay::Verb),
     /// Approve what a preset asks for
     Approve(approve::ApproveArgs),
     /// Go back to the version before and stay there
@@ -88,6 +92,7 @@ impl Verb {
             Self::Enable(name) => enable::run(&name, true, client, printer).await,
             Self::Disable(name) => enable::run(&name, false, client, printer).await,
             Self::Diff(args) => diff::run(&args, client, printer).await,
+            Self::Replay(verb) => verb.run(client, printer).await,
             Self::Approve(args) => approve::run(args, client, printer).await,
             Self::Rollback(args) => versions::rollback(args, client, printer).await,
             Self::Pin(args) => versions::pin(args, client, printer).await,

@@ -23,6 +23,7 @@ mod audit;
 mod auth;
 mod body;
 mod connections;
+mod decisions;
 mod filter;
 mod list;
 mod policies;
@@ -53,6 +54,8 @@ pub struct ApiState {
     pub identity: Identity,
     /// Connections.
     pub oauth: Arc<Oauth>,
+    /// What decisions were made by.
+    pub recorder: Arc<crate::replay::Recorder>,
     /// The audit log, for reading.
     pub audit: Arc<AuditLog>,
     /// Countersign's own origin.
@@ -131,6 +134,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(presets::pin))
         .routes(routes!(presets::rollback))
         .routes(routes!(presets::revoke))
+        .routes(routes!(decisions::replay))
+        .routes(routes!(decisions::list, decisions::forget))
         .routes(routes!(users::whoami))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::get, users::update, users::delete))

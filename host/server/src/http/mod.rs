@@ -42,6 +42,7 @@ pub fn router(app: &Arc<App>) -> Router {
         registry: Arc::clone(&app.registry),
         identity: app.identity.clone(),
         oauth: Arc::clone(&app.oauth),
+        recorder: Arc::clone(&app.recorder),
         audit: Arc::clone(&app.audit),
         public_url: app.public_url.clone(),
         strangers: Arc::clone(&app.strangers),

@@ -12,6 +12,7 @@ use countersign_presets::{
 };
 
 use super::{Refusal, Registry, Snapshot};
+use crate::replay::{Recorded, Replay};
 
 mod approve;
 mod enable;
@@ -42,6 +43,15 @@ pub trait PresetHost: Send + Sync {
     /// # Errors
     /// [`BindError`].
     fn propose(&self, provider: &Provider, version: Option<&str>) -> Result<Proposal, BindError>;
+    /// See [`Catalog::rehearsal`].
+    ///
+    /// # Errors
+    /// [`BindError`].
+    fn rehearsal(
+        &self,
+        provider: &Provider,
+        version: Option<&str>,
+    ) -> Result<Arc<dyn Preset>, BindError>;
     /// See [`Catalog::list`].
     fn list(&self) -> Vec<CatalogEntry>;
     /// See [`Catalog::inspect`].
@@ -71,6 +81,13 @@ impl PresetHost for Catalog {
     }
     fn propose(&self, provider: &Provider, version: Option<&str>) -> Result<Proposal, BindError> {
         Catalog::propose(self, provider, version)
+    }
+    fn rehearsal(
+        &self,
+        provider: &Provider,
+        version: Option<&str>,
+    ) -> Result<Arc<dyn Preset>, BindError> {
+        Catalog::rehearsal(self, provider, version)
     }
     fn list(&self) -> Vec<CatalogEntry> {
         Catalog::list(self)
@@ -179,6 +196,34 @@ impl Registry {
             Err(e) => Err(Refusal::invalid(
                 "version",
                 format!("loading it failed: {e}"),
+            )),
+        }
+    }
+
+    /// What a version would decide differently over these recorded inputs: `new`
+    /// (the newest if none) against `old` (what serves if none).
+    pub(crate) async fn replay(
+        &self,
+        provider: &Provider,
+        old: Option<String>,
+        new: Option<String>,
+        inputs: Vec<Recorded>,
+    ) -> Result<Replay, Refusal> {
+        let (presets, of) = (Arc::clone(&self.presets), provider.clone());
+        let serving = self.presets.current(&provider.name);
+        let work = move || {
+            let old = match (old, serving) {
+                (None, Some(serving)) => serving,
+                (old, _) => presets.rehearsal(&of, old.as_deref())?,
+            };
+            let new = presets.rehearsal(&of, new.as_deref())?;
+            Ok(crate::replay::replay(&*old, &*new, &inputs))
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(replayed) => replayed.map_err(|e: BindError| self.unbindable(e, "version")),
+            Err(e) => Err(Refusal::invalid(
+                "version",
+                format!("replaying failed: {e}"),
             )),
         }
     }

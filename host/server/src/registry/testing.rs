@@ -69,7 +69,7 @@ fn literal(text: &str) -> Vec<Part> {
 }
 
 /// `generic` with nothing of its own, or a vendor with everything.
-fn description(name: &str, vendor: Option<&str>) -> Description {
+pub(crate) fn description(name: &str, vendor: Option<&str>) -> Description {
     let answer = AnswerShape {
         success_codes: Vec::new(),
         success_checks: Vec::new(),
@@ -200,6 +200,18 @@ impl PresetHost for FakePresets {
             .pending
             .insert(provider.name.clone(), proposal.clone());
         Err(BindError::NeedsApproval(Box::new(proposal)))
+    }
+
+    fn rehearsal(
+        &self,
+        provider: &Provider,
+        _: Option<&str>,
+    ) -> Result<Arc<dyn Preset>, BindError> {
+        let state = self.state();
+        let description = state.descriptions.get(provider.preset.as_str()).cloned();
+        let description = description.ok_or_else(|| BindError::Unknown(provider.preset.clone()))?;
+        let digest = Digest::of(provider.preset.as_str().as_bytes());
+        Ok(Arc::new(FakePreset(digest, description)))
     }
 
     fn propose(&self, provider: &Provider, _: Option<&str>) -> Result<Proposal, BindError> {

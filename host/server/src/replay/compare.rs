@@ -155,7 +155,132 @@ fn grouped(number: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::names::Digest;
+    use countersign_core::preset::{
+        Call, Description, GrantFacts, McpServer, PresetFault, Registration, TokenShape, Tool,
+        Verdict,
+    };
+    use countersign_core::scope::ScopeSet;
+
     use super::*;
+    use crate::registry::testing::description;
+
+    /// Says what it is told to.
+    struct Saying(Description, fn(&Call<'_>) -> Result<Verdict, PresetFault>);
+
+    impl Preset for Saying {
+        fn digest(&self) -> Digest {
+            Digest::of(b"saying")
+        }
+        fn description(&self) -> &Description {
+            &self.0
+        }
+        fn evaluate(&self, call: &Call<'_>, _: &GrantFacts<'_>) -> Result<Verdict, PresetFault> {
+            (self.1)(call)
+        }
+        fn authorize_parameters(&self, _: &ScopeSet) -> Result<Vec<(String, String)>, PresetFault> {
+            Ok(Vec::new())
+        }
+        fn token_answer(&self, _: u16, _: &str) -> Result<Option<Vec<TokenShape>>, PresetFault> {
+            Ok(None)
+        }
+        fn refresh_error(
+            &self,
+            _: u16,
+            _: Option<&str>,
+            _: &str,
+        ) -> Result<Option<bool>, PresetFault> {
+            Ok(None)
+        }
+        fn filter_tools(
+            &self,
+            _: &[String],
+            _: &GrantFacts<'_>,
+        ) -> Result<Option<Vec<String>>, PresetFault> {
+            Ok(None)
+        }
+    }
+
+    fn allow(_: &Call<'_>) -> Result<Verdict, PresetFault> {
+        Ok(Verdict::Allow {
+            credential: None,
+            rules: Vec::new(),
+        })
+    }
+
+    fn stricter(call: &Call<'_>) -> Result<Verdict, PresetFault> {
+        match call.name {
+            Some("archive") => Ok(Verdict::Deny {
+                code: "archived".into(),
+                message: "no".into(),
+            }),
+            _ => allow(call),
+        }
+    }
+
+    fn input(name: &str, faithful: bool) -> Recorded {
+        Recorded {
+            method: "tools/call".into(),
+            name: Some(name.into()),
+            host: "api.example.com".into(),
+            connected: true,
+            scopes: vec!["repo:read".into()],
+            account: None,
+            facts: Vec::new(),
+            arguments: None,
+            preset: Digest::of(b"saying"),
+            said: Said::Allow {
+                credential: None,
+                rules: None,
+            },
+            faithful,
+        }
+    }
+
+    #[test]
+    fn a_new_version_is_asked_what_the_old_one_was() {
+        let mut table = description("acme", None);
+        table.mcp_servers = vec![McpServer {
+            url: Vec::new(),
+            title: "Acme".into(),
+            tools: vec![Tool {
+                name: "push".into(),
+                needs: vec![vec!["repo:write".into()]],
+                broad: false,
+            }],
+            own_authorization_server: false,
+            registration: Registration::Open,
+            as_of: "2026".into(),
+        }];
+        table.wants.arguments = true;
+        let old = Saying(description("acme", None), allow);
+        let new = Saying(table, stricter);
+        let mut inputs = vec![input("read", true); 5];
+        inputs.extend(vec![input("archive", true); 3]);
+        inputs.extend(vec![input("push", true); 14]);
+        inputs.extend(vec![input("archive", false); 2]);
+        let report = replay(&old, &new, &inputs);
+        assert_eq!((report.calls, report.changed), (22, 17));
+        assert_eq!((report.unfaithful, report.unseen), (2, 22));
+        let said: Vec<(&str, usize)> = report
+            .changes
+            .iter()
+            .map(|c| (c.to.as_str(), c.count))
+            .collect();
+        assert_eq!(said, [("need repo:write", 14), ("denied (archived)", 3)]);
+        assert_eq!(
+            report.changes[1].examples,
+            ["tools/call archive at api.example.com: allowed before"]
+        );
+        assert_eq!(replay(&old, &old, &inputs).changed, 0);
+    }
+
+    #[test]
+    fn a_recorded_decision_reads_back_as_it_was_written() {
+        let line = serde_json::to_string(&input("read", true)).unwrap();
+        let back: Recorded = serde_json::from_str(&line).unwrap();
+        assert_eq!(back, input("read", true));
+    }
 
     #[test]
     fn a_report_reads_as_a_sentence() {

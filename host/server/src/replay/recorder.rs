@@ -183,7 +183,8 @@ impl Recorder {
         ring.gathered.push(input);
     }
 
-    async fn flush(&self, records: &dyn Records, now: Timestamp) {
+    /// Writes what is gathered.
+    pub(crate) async fn flush(&self, records: &dyn Records, now: Timestamp) {
         let missed = self.missed.swap(0, Ordering::Relaxed);
         if missed > 0 {
             tracing::warn!(missed, "decisions were too many to be recorded");

@@ -8,11 +8,12 @@ use countersign_presets::{PermissionDifference, PermissionSet};
 use serde_json::{Map, Value, json};
 
 use super::approve::difference_lines;
-use super::inspect;
 use super::list::signed_by;
+use super::{inspect, replay};
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::cli::output::{Printer, cell, text};
+use crate::replay::Replay;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DiffArgs {
@@ -23,6 +24,10 @@ pub(in crate::cli) struct DiffArgs {
     /// Resolve names for this provider's record
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
+    /// Also tell what would be decided differently over recorded calls: a file of `preset replay
+    /// export`, or a server of the host; all servers of the provider if nothing is named
+    #[arg(long, value_name = "FILE|SERVER", num_args = 0..=1, default_missing_value = "")]
+    replay: Option<String>,
     /// Settings to look at files under, a JSON object
     #[arg(
         long,
@@ -51,7 +56,14 @@ pub(super) async fn local(args: &DiffArgs, printer: &Printer) -> Result<(), CliE
     let new = args.new.as_deref().unwrap_or_default();
     let old = of_file(&args.old, args).await?;
     let new = of_file(new, args).await?;
-    show(&old, &new, printer)
+    let tried = match &args.replay {
+        None => None,
+        Some(source) => {
+            let files = (args.old.as_str(), args.new.as_deref().unwrap_or_default());
+            Some(replay::of_files(files, source, args.settings()?).await?)
+        }
+    };
+    show(&old, &new, tried, printer)
 }
 
 /// At least one of them on the host.
@@ -65,12 +77,22 @@ pub(super) async fn run(
     };
     let old = of(&args.old, args, client).await?;
     let new = of(new, args, client).await?;
-    show(&old, &new, printer)
+    let tried = match &args.replay {
+        None => None,
+        Some(server) => {
+            let versions = (Some(old.name.as_str()), Some(new.name.as_str()));
+            let provider = args.provider.as_deref();
+            Some(replay::on_the_host(&new.preset, versions, provider, server, client).await?)
+        }
+    };
+    show(&old, &new, tried, printer)
 }
 
 /// A version and what it may do.
 struct Side {
+    /// The file's name.
     name: String,
+    preset: String,
     permissions: PermissionSet,
 }
 
@@ -109,18 +131,29 @@ fn side(found: &Value, remedy: &str) -> Result<Side, CliError> {
     }
     Ok(Side {
         name: cell(found, "file"),
+        preset: match cell(found, "preset") {
+            preset if preset == "-" => cell(found, "name"),
+            preset => preset,
+        },
         permissions: serde_json::from_value(permissions).map_err(CliError::new)?,
     })
 }
 
-fn show(old: &Side, new: &Side, printer: &Printer) -> Result<(), CliError> {
+fn show(old: &Side, new: &Side, tried: Option<Replay>, printer: &Printer) -> Result<(), CliError> {
     let difference = PermissionSet::difference(Some(&old.permissions), &new.permissions);
-    if !difference.is_empty() {
+    if !difference.is_empty() || tried.as_ref().is_some_and(|t| t.changed > 0) {
         printer.differs();
     }
-    let value = json!({ "old": old.name, "new": new.name, "difference": difference });
+    let value = json!({
+        "old": old.name, "new": new.name, "difference": difference, "replay": tried,
+    });
     printer.value(&value, || {
-        format!("{} → {}\n{}", old.name, new.name, in_words(&difference))
+        let mut text = format!("{} → {}\n{}", old.name, new.name, in_words(&difference));
+        if let Some(tried) = &tried {
+            text.push_str("\n\n");
+            text.push_str(&replay::in_words(tried));
+        }
+        text
     })
 }
 
@@ -141,6 +174,7 @@ fn in_words(difference: &PermissionDifference) -> String {
 async fn waiting(args: &DiffArgs, client: &Client, printer: &Printer) -> Result<(), CliError> {
     let found = client.get(&["presets", &args.old]).await?;
     let bindings = found.get("bindings").and_then(Value::as_array);
+    let preset = cell(&found, "name");
     let waiting: Vec<&Value> = bindings
         .into_iter()
         .flatten()
@@ -151,14 +185,27 @@ async fn waiting(args: &DiffArgs, client: &Client, printer: &Printer) -> Result<
         })
         .filter(|b| b.get("waiting").is_some_and(|w| !w.is_null()))
         .collect();
+    let mut tried = Vec::new();
+    if let Some(server) = &args.replay {
+        for binding in &waiting {
+            let (provider, file) = (cell(binding, "provider"), cell(binding, "waiting.file"));
+            let versions = (None, Some(file.as_str()));
+            let provider = Some(provider.as_str());
+            tried.push(replay::on_the_host(&preset, versions, provider, server, client).await?);
+        }
+    }
     if !waiting.is_empty() {
         printer.differs();
     }
-    printer.value(&json!({ "waiting": waiting }), || {
+    printer.value(&json!({ "waiting": waiting, "replay": tried }), || {
         if waiting.is_empty() {
             return "Nothing waits for an approval.".into();
         }
-        let blocks: Vec<String> = waiting.iter().map(|b| waits(&args.old, b)).collect();
+        let mut blocks: Vec<String> = waiting.iter().map(|b| waits(&args.old, b)).collect();
+        for (block, tried) in blocks.iter_mut().zip(&tried) {
+            block.push('\n');
+            block.push_str(&replay::in_words(tried));
+        }
         blocks.join("\n\n")
     })
 }

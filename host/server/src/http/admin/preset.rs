@@ -1,6 +1,7 @@
 //! `/admin/presets/{name}`: one preset, its versions, and what it may do for
 //! each provider.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,6 +21,7 @@ use super::presets::{component, reasons, state_badge};
 use super::{incomplete, not_allowed};
 use crate::http::connections::viewer;
 use crate::registry::{BindingView, PresetView, Refusal, WaitingView};
+use crate::replay::Replay;
 use crate::wiring::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -43,7 +45,7 @@ async fn show(
         DONE.iter().find(|(word, _)| *word == said)
     });
     let notice = told.map(|(_, text)| (Tone::Good, (*text).to_owned()));
-    page(&app, &session, &name, notice, StatusCode::OK)
+    page(&app, &session, &name, notice, StatusCode::OK).await
 }
 
 /// What was done, by the word that the address says.
@@ -65,7 +67,7 @@ const DONE: [(&str, &str); 6] = [
     ("revoke", "Revoked: this component never serves again."),
 ];
 
-fn page(
+async fn page(
     app: &App,
     session: &BrowserSession,
     name: &str,
@@ -93,13 +95,19 @@ fn page(
         preset: &preset,
     };
     let bindings = app.registry.preset_bindings(&preset);
+    let mut tried = BTreeMap::new();
+    for binding in &bindings {
+        if let Some(replay) = try_out(app, session, binding).await {
+            tried.insert(binding.provider.clone(), replay);
+        }
+    }
     let enabled = versions.iter().any(|v| v.enabled);
     let rules = app.registry.snapshot().rules(&preset);
     let inspection = app.registry.preset(name).map(|(_, inspection)| inspection);
     let body = html! {
         p.soft { a href="/admin/presets" { "All presets" } }
         @if let Some((tone, text)) = &notice { (parts::notice(*tone, text)) }
-        @for binding in &bindings { (on.provider(binding)) }
+        @for binding in &bindings { (on.provider(binding, tried.get(&binding.provider))) }
         @if bindings.is_empty() {
             (parts::empty("No provider uses it", "Register one with `countersign provider create`; what it may do is approved for each provider.", None))
         }
@@ -180,7 +188,7 @@ impl On<'_> {
         ]
     }
 
-    fn provider(&self, binding: &BindingView) -> Markup {
+    fn provider(&self, binding: &BindingView, tried: Option<&Replay>) -> Markup {
         let (tone, word) = match (&binding.waiting, &binding.version) {
             (Some(_), _) => (Tone::Warning, "Waits for approval".to_owned()),
             (None, Some(version)) => (Tone::Good, format!("{version} serves")),
@@ -211,7 +219,7 @@ impl On<'_> {
             &word,
             html! {
                 (parts::facts(rows))
-                @if let Some(waiting) = &binding.waiting { (self.waiting(binding, waiting)) }
+                @if let Some(waiting) = &binding.waiting { (self.waiting(binding, waiting, tried)) }
                 @if let Some(set) = &binding.permissions {
                     details { summary { "What it may do now" } (permissions(set)) }
                 }
@@ -226,7 +234,12 @@ impl On<'_> {
     }
 
     /// What waits, and the button that approves just that.
-    fn waiting(&self, binding: &BindingView, waiting: &WaitingView) -> Markup {
+    fn waiting(
+        &self,
+        binding: &BindingView,
+        waiting: &WaitingView,
+        tried: Option<&Replay>,
+    ) -> Markup {
         html! {
             h3 { "Version " (waiting.version) " asks for an approval" }
             @if binding.version.is_some() {
@@ -235,6 +248,7 @@ impl On<'_> {
                 p { "Compared with what was approved last:" }
             }
             (difference(&waiting.difference))
+            @if let Some(replay) = tried { (replayed(replay)) }
             details { summary { "All that it may do then" } (permissions(&waiting.permissions)) }
             p.hint { "Component " (parts::code(&waiting.digest)) }
             p.hint { "Approval " (parts::code(&waiting.hash)) }
@@ -259,6 +273,38 @@ fn difference(difference: &PermissionDifference) -> Markup {
             @for (_, word, entry) in difference.lines() {
                 @let tone = match word { "added" => Tone::Bad, "widened" => Tone::Warning, _ => Tone::Good };
                 li { (parts::badge(tone, word)) " " span { (entry) } }
+            }
+        }
+    }
+}
+
+/// What waits, tried on what the provider's servers recorded; none if nothing
+/// waits, nothing serves or nothing was recorded.
+async fn try_out(app: &App, session: &BrowserSession, binding: &BindingView) -> Option<Replay> {
+    let waiting = binding.waiting.as_ref()?;
+    binding.version.as_ref()?;
+    session.caller.permissions.demand("audit_read", None).ok()?;
+    let provider = app.registry.find_provider(&binding.provider).ok()?;
+    let records = app.world.records.as_ref();
+    let mut inputs = Vec::new();
+    for server in app.registry.snapshot().attached(&provider.name) {
+        inputs.extend(app.recorder.recorded(records, &server.name).await.ok()?);
+    }
+    if inputs.is_empty() {
+        return None;
+    }
+    let new = Some(waiting.file.clone());
+    app.registry.replay(&provider, None, new, inputs).await.ok()
+}
+
+fn replayed(replay: &Replay) -> Markup {
+    html! {
+        h3 { "Tried on recorded calls" }
+        p { (replay.in_words()) }
+        @for change in &replay.changes {
+            details {
+                summary { (change.count) " " (change.to) }
+                ul { @for example in &change.examples { li { (example) } } }
             }
         }
     }
@@ -339,6 +385,7 @@ async fn act(
                 notice,
                 status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             )
+            .await
         }
     }
 }

@@ -130,6 +130,7 @@ async fn house_with(config: &str) -> House {
         audit: audit.clone(),
         public_url,
         strangers: Arc::default(),
+        recorder: Arc::new(crate::replay::Recorder::new(SealKey::new([3; 32]))),
     };
     House {
         router: router(state),
