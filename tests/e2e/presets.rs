@@ -1,9 +1,10 @@
 //! The life of a catalog: versions side by side, going back, faults, and what
 //! is decided about them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use countersign_tests::{Era, Host, World};
@@ -223,5 +224,60 @@ async fn decisions_are_recorded_redacted_and_a_version_is_tried_on_them() -> Res
         .must(Method::GET, "/servers/notes/decisions", None)
         .await?;
     assert_eq!(found["items"], json!([]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a start takes is what it shows"
+)]
+async fn a_second_start_with_fifty_presets_compiles_none_and_never_runs_a_tampered_file()
+-> Result<()> {
+    let mut world = World::start().await?;
+    let (_ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    world.host.stop().await?;
+    for mark in 0..49 {
+        another_version(&world.host, &format!("0.0.{mark}"), mark)?;
+    }
+    let compiled = world.host.folder().join("data/compiled");
+    let contents = || -> Result<BTreeMap<PathBuf, SystemTime>> {
+        let mut found = BTreeMap::new();
+        for file in fs::read_dir(&compiled)? {
+            let file = file?.path();
+            found.insert(file.clone(), fs::metadata(&file)?.modified()?);
+        }
+        Ok(found)
+    };
+    let start = Instant::now();
+    world.host.serve().await?;
+    let first = start.elapsed();
+    let kept = contents()?;
+    ensure!(kept.len() >= 50, "{} compiled files", kept.len());
+    world.host.stop().await?;
+    let start = Instant::now();
+    world.host.serve().await?;
+    println!(
+        "50 presets: the first start took {first:?}, the second {:?}",
+        start.elapsed()
+    );
+    assert_eq!(contents()?, kept, "something was compiled again");
+    world.host.stop().await?;
+
+    // Somebody with the disk writes into one: it is compiled anew, not run.
+    let victim = kept.keys().next().context("no file")?;
+    let mut bytes = fs::read(victim)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(victim, bytes)?;
+    world.host.serve().await?;
+    let log = world.host.log().text();
+    assert!(
+        log.contains("was not written by this installation"),
+        "{}",
+        world.host.log().tail(30)
+    );
+    let reply = agent.call("whoami", json!({})).await?;
+    assert_eq!(reply.text(), "ada-at-vendor", "{}", reply.message);
     Ok(())
 }

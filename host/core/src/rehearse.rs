@@ -39,8 +39,7 @@ fn missing_for_tool(preset: &dyn Preset, tool: &str, granted: &ScopeSet) -> Vec<
     // Of two servers that list the tool, the last counts, as in a call.
     let listed = servers
         .flat_map(|server| &server.tools)
-        .filter(|t| t.name == tool && !t.broad)
-        .last();
+        .rfind(|t| t.name == tool && !t.broad);
     let mut missing: Vec<String> = listed
         .map_or(&[][..], |t| t.needs.as_slice())
         .iter()

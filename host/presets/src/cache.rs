@@ -4,10 +4,12 @@
 //! that this installation did not write: every file begins with a MAC over what
 //! it is for and what it holds, under a key that rests in the vault.
 
+use std::collections::HashSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use countersign_core::names::{Digest, hex};
 use countersign_core::secret::SealKey;
@@ -22,6 +24,8 @@ const MAC: usize = 32;
 pub struct CompileCache {
     dir: PathBuf,
     key: SealKey,
+    /// Places that this process asked for.
+    used: Mutex<HashSet<String>>,
 }
 
 impl CompileCache {
@@ -39,6 +43,7 @@ impl CompileCache {
         Self {
             dir: dir.to_owned(),
             key: key.derive("compiled presets 1"),
+            used: Mutex::default(),
         }
     }
 
@@ -48,6 +53,10 @@ impl CompileCache {
     /// What the compiler says.
     pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
         let place = self.place(engine, bytes);
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(place.clone());
         if let Some(component) = self.take(engine, &place) {
             return Ok(component);
         }
@@ -56,6 +65,25 @@ impl CompileCache {
             tracing::warn!(%error, "a compiled preset could not be kept");
         }
         Ok(component)
+    }
+
+    /// Removes what nobody asked for since the start: components that are gone,
+    /// and what an older wasmtime compiled.
+    pub(crate) fn sweep(&self) {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(files) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for file in files.flatten().map(|f| f.path()) {
+            let place = file.file_stem().and_then(|s| s.to_str());
+            let is_ours = file.extension().is_some_and(|e| e == "cwasm");
+            if is_ours
+                && place.is_some_and(|p| !used.contains(p))
+                && let Err(error) = fs::remove_file(&file)
+            {
+                tracing::warn!(%error, "an old compiled preset could not be removed");
+            }
+        }
     }
 
     /// What a file is for: component, wasmtime and its settings.
@@ -145,6 +173,13 @@ mod tests {
         assert!(cache.take(&engine, &place).is_none());
         cache.compile(&engine, &bytes).unwrap();
         assert_eq!(fs::read(cache.file(&place)).unwrap().len(), good.len());
+
+        // What nobody asks for any more is swept away.
+        let next = CompileCache::new(dir.path(), &SealKey::new([7; 32]));
+        next.compile(&engine, &bytes).unwrap();
+        fs::write(dir.path().join("gone.cwasm"), "old").unwrap();
+        next.sweep();
+        assert!(cache.file(&place).exists() && !dir.path().join("gone.cwasm").exists());
 
         // Another installation's file, and a file under another name.
         let other = CompileCache::new(dir.path(), &SealKey::new([8; 32]));

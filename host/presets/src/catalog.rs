@@ -105,6 +105,10 @@ impl Catalog {
         let watcher = watch::start(&this);
         *lock(&this.watcher) = Some(watcher);
         this.rescan();
+        // A disk that is away for a moment does not cost what was compiled.
+        if !this.list().is_empty() {
+            this.sandboxes.sweep_cache();
+        }
         Ok(this)
     }
 

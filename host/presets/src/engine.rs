@@ -187,6 +187,13 @@ impl Sandboxes {
         }))
     }
 
+    /// Removes compiled code that nobody asked for since the start.
+    pub(crate) fn sweep_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.sweep();
+        }
+    }
+
     /// The limits in force.
     pub(crate) fn config(&self) -> &EngineConfig {
         &self.config

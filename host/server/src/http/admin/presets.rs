@@ -50,7 +50,7 @@ async fn show(
             ))
         } @else {
             (parts::card("", parts::table(
-                &["Preset", "State", "Component", "Used by"],
+                &["Preset", "State", "Used by", "Component"],
                 presets.iter().map(row).collect(),
             )))
         }
@@ -72,7 +72,6 @@ fn row(preset: &PresetView) -> Vec<Markup> {
             (parts::badge(tone, word))
             @for reason in reasons(preset) { p.hint { (reason) } }
         },
-        component(preset),
         html! {
             @if preset.providers.is_empty() { span.soft { "nobody" } }
             @for provider in &preset.providers {
@@ -83,6 +82,7 @@ fn row(preset: &PresetView) -> Vec<Markup> {
                 }
             }
         },
+        component(preset),
     ]
 }
 
