@@ -452,9 +452,9 @@ pub fn rehearse_file(
         .file_name()
         .and_then(|n| n.to_str())
         .unwrap_or_default();
-    let bytes = load::read(path)?;
+    let source = load::Source::alone(load::read(path)?);
     let sandboxes = Sandboxes::new(config, None).map_err(|e| LoadError::Invalid(e.to_string()))?;
-    let loaded = load::load(&sandboxes, file, &bytes)?;
+    let loaded = load::load(&sandboxes, &Trust::off(), file, source)?;
     let bound: Arc<dyn Preset> = Bound::new(&Arc::new(loaded), provider)?;
     Ok(bound)
 }
