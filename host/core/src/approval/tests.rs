@@ -78,6 +78,7 @@ fn server(url: &str) -> Server {
         timeout: MINUTE,
         tools: ToolFilter::default(),
         teams: Vec::new(),
+        record_decisions: false,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,
