@@ -295,6 +295,7 @@ pub(super) fn attach(party: &Party, url: &Url) -> Result<Arc<Attachment>, String
         timeout: DEFAULT_TIMEOUT,
         tools: ToolFilter::default(),
         teams: vec![],
+        record_decisions: false,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,
