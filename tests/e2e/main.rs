@@ -11,6 +11,7 @@ mod kill;
 mod pages;
 mod policies;
 mod presets;
+mod publish;
 mod records;
 mod refresh;
 mod register;

@@ -27,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(setup::Wanted {
         python: false,
         browser: false,
+        registry: false,
     })?;
     presets::run(&presets::Options::default())?;
     presets::run(&presets::Options {

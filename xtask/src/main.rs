@@ -27,7 +27,7 @@ enum Chore {
     /// Builds `providers/*` into components in `catalog/`.
     Presets(presets::Options),
     /// Brings what the demo and the tests need from outside: Node packages, the
-    /// Python SDK, Chromium.
+    /// Python SDK, Chromium, an OCI registry.
     Setup,
     /// Two people, their agents and a vendor, on this machine; then goes on
     /// serving.
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(setup::Wanted {
             python: true,
             browser: true,
+            registry: true,
         })
         .map(|_| ()),
         Chore::Demo(options) => demo::run(&options),

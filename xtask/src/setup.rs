@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     pub(crate) python: bool,
     /// Chromium and what drives it.
     pub(crate) browser: bool,
+    /// Debian's OCI registry.
+    pub(crate) registry: bool,
 }
 
 /// What there is now.
@@ -88,6 +90,9 @@ fn missing(wanted: Wanted) -> Vec<&'static str> {
     if wanted.browser && browser().is_none() {
         packages.push("chromium");
     }
+    if wanted.registry && on_path("docker-registry").is_none() {
+        packages.push("docker-registry");
+    }
     packages
 }
 
@@ -99,7 +104,7 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let advice = format!(
         "missing: {list}. On Debian, as root:\n  apt-get update && apt-get install \
          --no-install-recommends ca-certificates {list}\nelsewhere: Node with npm, Python 3.11 or \
-         newer with venv, Chromium"
+         newer with venv, Chromium, CNCF Distribution as docker-registry"
     );
     ensure!(on_path("apt-get").is_some() && is_root(), advice);
     say(&format!("installing {list} with apt-get"));

@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
     let ready = setup::run(Wanted {
         python: true,
         browser: true,
+        registry: true,
     })?;
     let repository = crate::repository();
 

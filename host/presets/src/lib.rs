@@ -26,6 +26,7 @@ mod deadline;
 mod engine;
 mod faults;
 mod host;
+mod interfaces;
 mod limits;
 mod load;
 mod outline;
@@ -45,7 +46,8 @@ pub use catalog::{
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};
-pub use load::{LARGEST_COMPONENT, LoadError, is_version};
+pub use interfaces::{Interfaces, interfaces_of};
+pub use load::{LARGEST_COMPONENT, LoadError, is_component_name, is_version};
 pub use permissions::{PermissionDifference, PermissionSet};
 pub use symbols::SymbolError;
 pub use terms::Terms;

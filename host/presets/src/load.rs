@@ -156,6 +156,12 @@ impl Source {
     }
 }
 
+/// Whether a file may bear this name in a catalog: `NAME-VERSION.wasm`.
+#[must_use]
+pub fn is_component_name(file: &str) -> bool {
+    parse_file_name(file).is_ok()
+}
+
 /// The preset and version that a file name says.
 pub(crate) fn parse_file_name(file: &str) -> Result<(PresetName, String), LoadError> {
     let bad = || LoadError::FileName(crate::check::cut(file));

@@ -22,7 +22,7 @@ pub use manifest::{LARGEST_SIGNATURE, Manifest, Permissions, SignatureFile};
 pub(crate) use origin::LARGEST_PULLED;
 pub use origin::{Origin, Pulled, SignatureState};
 pub use sign::{SignError, signature_of};
-pub use trust::{PresetPattern, Publisher, SignaturePolicy, Trust};
+pub use trust::{PresetPattern, Publisher, SignaturePolicy, Trust, judge};
 
 /// Added to a component's file name for its signature.
 pub const SIGNATURE_SUFFIX: &str = ".sig";

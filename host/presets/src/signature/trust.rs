@@ -9,6 +9,7 @@ use super::error::SignatureError;
 use super::keys::PublicKey;
 use super::manifest::SignatureFile;
 use super::origin::Origin;
+use crate::load::{LoadError, parse_file_name};
 
 /// What is demanded of a component's signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -181,6 +182,23 @@ impl Trust {
             _ => Ok(()),
         }
     }
+}
+
+/// What a host with this trust makes of a component, by its file name and
+/// digest, and of what lies beside it; all but its permissions.
+///
+/// # Errors
+/// [`LoadError`]: the host would refuse it.
+pub fn judge(
+    trust: &Trust,
+    file: &str,
+    digest: Digest,
+    signature: Option<&[u8]>,
+) -> Result<Origin, LoadError> {
+    let (name, version) = parse_file_name(file)?;
+    let beside = signature.map(|bytes| Ok(bytes.to_vec()));
+    let (origin, _) = trust.judge((file, &name, &version), digest, beside)?;
+    Ok(origin)
 }
 
 #[cfg(test)]

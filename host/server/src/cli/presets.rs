@@ -10,6 +10,7 @@ use super::{CliError, Global};
 mod approve;
 mod bench;
 mod build;
+mod carried;
 mod diff;
 mod enable;
 mod files;
@@ -17,6 +18,9 @@ mod inspect;
 mod keygen;
 mod list;
 mod new;
+mod publish;
+mod pull;
+mod registry;
 mod replay;
 mod sign;
 mod test;
@@ -62,6 +66,10 @@ pub(super) enum Verb {
     Keygen(keygen::KeygenArgs),
     /// Sign components: who made them, and what they ask for
     Sign(sign::SignArgs),
+    /// Put a signed component into an OCI registry or a folder
+    Publish(publish::PublishArgs),
+    /// Get a component and its signature from an OCI registry or a folder
+    Pull(pull::PullArgs),
     /// Trust a publisher's key: writes it into the host's configuration
     Trust(trust::TrustArgs),
 }
@@ -79,6 +87,8 @@ impl Verb {
             Self::Bench(args) => bench::run(args, printer),
             Self::Keygen(args) => keygen::run(&args, printer),
             Self::Sign(args) => sign::run(args, printer).await,
+            Self::Publish(args) => publish::run(args, printer).await,
+            Self::Pull(args) => pull::run(args, &global.config, printer).await,
             Self::Trust(args) => trust::run(args, &global.config, printer),
             Self::Diff(args) if args.is_local() => diff::local(&args, printer).await,
             verb => verb.over_rest(&Client::of(global).await?, printer).await,
@@ -106,6 +116,8 @@ impl Verb {
             | Self::Bench(_)
             | Self::Keygen(_)
             | Self::Sign(_)
+            | Self::Publish(_)
+            | Self::Pull(_)
             | Self::Trust(_) => Ok(()),
         }
     }

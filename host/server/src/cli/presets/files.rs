@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::fs::Permissions;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
@@ -48,4 +48,29 @@ fn write_with(
         let _ = std::fs::remove_file(&temporary);
         CliError(format!("{} cannot be written: {error}", path.display()))
     })
+}
+
+/// Reads a file of at most `most` bytes.
+pub(super) fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path)?
+        .take(most + 1)
+        .read_to_end(&mut bytes)?;
+    match u64::try_from(read) {
+        Ok(size) if size <= most => Ok(bytes),
+        _ => Err(std::io::Error::other(format!(
+            "it has more than {most} bytes"
+        ))),
+    }
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), CliError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(CliError(format!(
+            "{} cannot be removed: {e}",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }

@@ -1,0 +1,83 @@
+//! What `publish` and `pull` have in common: where, and who asks.
+
+use std::path::Path;
+
+use clap::Args;
+use countersign_oci::{Credentials, Options, Reference, Registry};
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use zeroize::Zeroizing;
+
+use crate::cli::CliError;
+use crate::cli::input;
+
+/// The annotation of an artifact's manifest that holds the signature file.
+pub(super) const SIGNATURE: &str = "countersign.preset.signature";
+
+#[derive(Debug, Args)]
+pub(super) struct RegistryArgs {
+    /// Ask the registry by plain http; only one on this machine
+    #[arg(long)]
+    plain_http: bool,
+    /// A user of the registry, with --password-stdin [default: what `docker login` kept]
+    #[arg(long, value_name = "USER", requires = "password_stdin")]
+    user: Option<String>,
+    /// Read that user's password from standard input
+    #[arg(long, requires = "user")]
+    password_stdin: bool,
+    /// Read a token that the registry takes from standard input
+    #[arg(long, conflicts_with = "user")]
+    token_stdin: bool,
+}
+
+impl RegistryArgs {
+    pub(super) fn open(&self, reference: Reference) -> Result<Registry, CliError> {
+        let credentials = self.credentials(reference.registry())?;
+        let options = Options {
+            plain_http: self.plain_http,
+        };
+        Registry::new(reference, credentials, options).map_err(CliError::new)
+    }
+
+    fn credentials(&self, registry: &str) -> Result<Credentials, CliError> {
+        if let Some(user) = &self.user {
+            return Ok(Credentials::Basic {
+                user: user.clone(),
+                password: input::secret("password", None)?,
+            });
+        }
+        if self.token_stdin {
+            return Ok(Credentials::Bearer(input::secret("token", None)?));
+        }
+        match docker_credential::get_credential(registry) {
+            Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Credentials::Basic {
+                user,
+                password: Zeroizing::new(password),
+            }),
+            Ok(DockerCredential::IdentityToken(token)) => {
+                drop(Zeroizing::new(token));
+                Err(CliError(format!(
+                    "docker's config.json keeps an identity token for {registry}, which is not understood here; give \
+                     --user and --password-stdin"
+                )))
+            }
+            // Nobody signed in there: many registries answer everybody.
+            Err(
+                CredentialRetrievalError::ConfigNotFound
+                | CredentialRetrievalError::ConfigReadError
+                | CredentialRetrievalError::NoCredentialConfigured,
+            ) => Ok(Credentials::Anonymous),
+            Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(CliError(format!(
+                "docker's credential helper {helper} failed for {registry}; run `docker login {registry}` again, or \
+                 give --user and --password-stdin"
+            ))),
+            Err(_) => Err(CliError(format!(
+                "docker's config.json cannot be read for {registry}; mend it, or give --user and --password-stdin"
+            ))),
+        }
+    }
+}
+
+/// Whether a folder or file here is meant, and not a registry.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with(['/', '.']) || Path::new(text).exists()
+}
