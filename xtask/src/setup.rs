@@ -161,6 +161,7 @@ pub(crate) fn python(folder: &Path) -> Result<PathBuf> {
     install_debian_packages(&missing(Wanted {
         python: true,
         browser: false,
+        registry: false,
     }))?;
     python_environment(folder)?;
     Ok(folder.join("venv"))

@@ -1,6 +1,7 @@
 //! The one way to a registry: where a request may go, with which credentials,
 //! and how much of an answer is read.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use countersign_core::address::{is_public, literal};
 use countersign_core::hosts::is_loopback;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RANGE,
+};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
@@ -18,10 +21,17 @@ use crate::reference::Reference;
 
 /// Longest error text or token answer that is read, in bytes.
 const LARGEST_ANSWER: u64 = 64 << 10;
+/// A body is sent in pieces of so many bytes.
+const PIECE: usize = 64 << 10;
 /// Redirects that one download may take.
 const MOST_REDIRECTS: usize = 3;
-/// Until a connection stands, and between two pieces of an answer.
+/// Until a connection stands.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two pieces of an answer; what is sent must have gone by then, too.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Told how many bytes of a component are there, or on their way.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// How a registry is asked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,6 +60,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) content_type: Option<&'a str>,
     pub(crate) body: Option<&'a [u8]>,
     pub(crate) from: u64,
+    /// Told how much of the body is on its way.
+    progress: Option<Progress>,
     /// `pull` or `pull,push`.
     pub(crate) right: &'static str,
 }
@@ -69,6 +81,7 @@ impl<'a> Ask<'a> {
             content_type: None,
             body: None,
             from: 0,
+            progress: None,
             right,
         }
     }
@@ -81,6 +94,13 @@ impl<'a> Ask<'a> {
         Self {
             content_type: Some(content_type),
             body: Some(body),
+            ..self
+        }
+    }
+
+    pub(crate) fn telling(self, progress: &Progress) -> Self {
+        Self {
+            progress: Some(Arc::clone(progress)),
             ..self
         }
     }
@@ -184,7 +204,8 @@ impl Registry {
         if let (Some(content_type), Some(body)) = (ask.content_type, ask.body) {
             request = request
                 .header(CONTENT_TYPE, content_type)
-                .body(body.to_vec());
+                .header(CONTENT_LENGTH, body.len())
+                .body(in_pieces(body, ask.progress.clone()));
         }
         request.send().await.map_err(|e| self.unreachable(&e))
     }
@@ -370,9 +391,25 @@ impl<'a> Ask<'a> {
             content_type: other.content_type,
             body: other.body,
             from: other.from,
+            progress: other.progress.clone(),
             right: other.right,
         }
     }
+}
+
+/// A body that says how far it is.
+fn in_pieces(body: &[u8], progress: Option<Progress>) -> reqwest::Body {
+    let Some(progress) = progress else {
+        return reqwest::Body::from(body.to_vec());
+    };
+    let pieces: Vec<Vec<u8>> = body.chunks(PIECE).map(<[u8]>::to_vec).collect();
+    let mut sent = 0;
+    let told = pieces.into_iter().map(move |piece| {
+        sent += u64::try_from(piece.len()).unwrap_or_default();
+        progress(sent);
+        Ok::<_, Infallible>(piece)
+    });
+    reqwest::Body::wrap_stream(futures_util::stream::iter(told))
 }
 
 /// The first message of a registry's error document, after a colon.
@@ -405,7 +442,7 @@ fn client(
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(PATIENCE)
-        .read_timeout(PATIENCE)
+        .read_timeout(LONGEST_WAIT)
         .user_agent(concat!("countersign-cli/", env!("CARGO_PKG_VERSION")));
     if let Some(resolver) = resolver {
         builder = builder.dns_resolver(Arc::new(resolver));

@@ -29,7 +29,7 @@ pub use artifact::{
 };
 pub use auth::Credentials;
 pub use error::{OciError, What};
-pub use http::{Options, Registry};
+pub use http::{Options, Progress, Registry};
 pub use pull::Found;
 pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};

@@ -104,9 +104,7 @@ impl Registry {
             .open(file)
             .await
             .map_err(cannot)?;
-        let (mut sum, mut have) = begun(&mut part, found.component.size)
-            .await
-            .map_err(cannot)?;
+        let (mut sum, mut have) = begun(&mut part, &found.component).await.map_err(cannot)?;
         let mut tries = 1;
         while have < found.component.size {
             let before = have;
@@ -124,16 +122,13 @@ impl Registry {
                 }
             }
         }
-        let digest = Digest::try_from(format!(
-            "sha256:{}",
-            countersign_core::names::hex(&sum.finalize())
-        ));
-        if digest.as_ref() != Ok(&found.component.digest) {
+        let digest = digest_of(sum);
+        if digest != Some(found.component.digest) {
             part.set_len(0).await.map_err(cannot)?;
             return Err(OciError::Digest {
                 what: What::Component,
                 expected: found.component.digest,
-                found: digest.unwrap_or_else(|_| Digest::of(b"")),
+                found: digest.unwrap_or_else(|| Digest::of(b"")),
             });
         }
         part.sync_all().await.map_err(cannot)
@@ -214,6 +209,12 @@ impl Broken {
     }
 }
 
+/// What a sum comes to. Text of that form always is a digest.
+fn digest_of(sum: Sha256) -> Option<Digest> {
+    let text = format!("sha256:{}", countersign_core::names::hex(&sum.finalize()));
+    Digest::try_from(text).ok()
+}
+
 /// Whether an answer goes on from where the file ends.
 fn goes_on(response: &Response, have: u64) -> bool {
     let range = response
@@ -226,11 +227,10 @@ fn goes_on(response: &Response, have: u64) -> bool {
 }
 
 /// The sum over what an earlier try left, and how much that is.
-async fn begun(part: &mut File, size: u64) -> std::io::Result<(Sha256, u64)> {
+async fn begun(part: &mut File, component: &Descriptor) -> std::io::Result<(Sha256, u64)> {
     let mut sum = Sha256::new();
-    let there = part.metadata().await?.len();
-    // More than there should be, or all of it: not something to go on from.
-    if there > size {
+    // More than there should be is nothing to go on from.
+    if part.metadata().await?.len() > component.size {
         part.set_len(0).await?;
         return Ok((sum, 0));
     }
@@ -239,6 +239,12 @@ async fn begun(part: &mut File, size: u64) -> std::io::Result<(Sha256, u64)> {
     loop {
         let read = part.read(&mut buffer).await?;
         let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
+            // Nor is as much of something else.
+            if have == component.size && digest_of(sum.clone()) != Some(component.digest) {
+                part.set_len(0).await?;
+                part.seek(SeekFrom::Start(0)).await?;
+                return Ok((Sha256::new(), 0));
+            }
             return Ok((sum, have));
         };
         sum.update(piece);

@@ -1,12 +1,14 @@
 //! Into a registry: blobs first, the manifest last, so that a tag never stands
 //! for something that is not there (distribution-spec, "Push").
 
+use std::sync::Arc;
+
 use countersign_core::names::Digest;
 use reqwest::{Method, StatusCode};
 
 use crate::artifact::{Artifact, LARGEST_MANIFEST, MANIFEST_TYPE};
 use crate::error::{OciError, What};
-use crate::http::{Ask, Registry};
+use crate::http::{Ask, Progress, Registry};
 
 /// What is in the registry now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +21,17 @@ pub struct Pushed {
 
 impl Registry {
     /// Pushes an artifact under the reference's tag. Without `replace` a tag
-    /// that stands for something else is left alone.
+    /// that stands for something else is left alone. `progress` is told how
+    /// much of the component is on its way.
     ///
     /// # Errors
     /// [`OciError`].
-    pub async fn push(&self, artifact: &Artifact, replace: bool) -> Result<Pushed, OciError> {
+    pub async fn push(
+        &self,
+        artifact: &Artifact,
+        replace: bool,
+        progress: &Progress,
+    ) -> Result<Pushed, OciError> {
         let manifest = artifact.digest();
         let there = self.there().await?;
         match there {
@@ -42,9 +50,11 @@ impl Registry {
             _ => {}
         }
         let config = artifact.parsed.config.digest;
-        self.blob(What::Config, &artifact.config, config).await?;
+        let quietly: Progress = Arc::new(|_| {});
+        self.blob(What::Config, &artifact.config, config, &quietly)
+            .await?;
         let component = Digest::of(&artifact.component);
-        self.blob(What::Component, &artifact.component, component)
+        self.blob(What::Component, &artifact.component, component, progress)
             .await?;
         let url = self.address(&format!("manifests/{}", self.reference.manifest()))?;
         let ask =
@@ -74,7 +84,13 @@ impl Registry {
         }
     }
 
-    async fn blob(&self, what: What, bytes: &[u8], digest: Digest) -> Result<(), OciError> {
+    async fn blob(
+        &self,
+        what: What,
+        bytes: &[u8],
+        digest: Digest,
+        progress: &Progress,
+    ) -> Result<(), OciError> {
         let url = self.address(&format!("blobs/{digest}"))?;
         let ask = Ask::new(Method::HEAD, url, what).for_push();
         match self.ask(&ask, &[StatusCode::OK]).await {
@@ -91,7 +107,9 @@ impl Registry {
         place
             .query_pairs_mut()
             .append_pair("digest", &digest.to_string());
-        let put = Ask::new(Method::PUT, place, what).body("application/octet-stream", bytes);
+        let put = Ask::new(Method::PUT, place, what)
+            .body("application/octet-stream", bytes)
+            .telling(progress);
         self.ask(&put, &[StatusCode::CREATED]).await?;
         Ok(())
     }

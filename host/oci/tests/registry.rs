@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use countersign_core::names::Digest;
 use countersign_core::time::Timestamp;
 use countersign_oci::{
-    Artifact, Credentials, Found, OciError, Options, Reference, Registry, WasmInterfaces,
+    Artifact, Credentials, Found, OciError, Options, Progress, Reference, Registry, WasmInterfaces,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -140,7 +140,13 @@ async fn what_is_left_of_an_earlier_try_is_used_or_thrown_away() {
     .await;
     let registry = open(&host, ":1", Credentials::Anonymous);
     let found = registry.find().await.unwrap();
-    for left in [&COMPONENT[..10], b"something else", COMPONENT, &[0; 500]] {
+    for left in [
+        &COMPONENT[..10],
+        b"something else",
+        COMPONENT,
+        &COMPONENT.to_ascii_uppercase(),
+        &[0; 500],
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let part = dir.path().join("part");
         std::fs::write(&part, left).unwrap();
@@ -153,7 +159,7 @@ async fn what_is_left_of_an_earlier_try_is_used_or_thrown_away() {
         .iter()
         .filter(|h| h.contains("/blobs/"))
         .count();
-    assert_eq!(asked, 3, "the whole one needed no download");
+    assert_eq!(asked, 4, "the whole one needed no download");
 }
 
 #[tokio::test]
@@ -368,7 +374,7 @@ async fn an_upload_goes_to_no_other_place() {
         BTreeMap::new(),
     );
     let error = open(&host, ":1", ada())
-        .push(&artifact, false)
+        .push(&artifact, false, &(Arc::new(|_| {}) as Progress))
         .await
         .unwrap_err();
     assert!(matches!(error, OciError::Redirect { .. }), "{error}");

@@ -52,13 +52,14 @@ pub(super) fn fitting(
 }
 
 /// Other content of the same name is not replaced by accident.
-pub(super) fn demand_same(target: &Path, component: &[u8], replace: bool) -> Result<(), CliError> {
-    match files::read(target, LARGEST_COMPONENT) {
+pub(super) fn demand_same(target: &Path, component: Digest, replace: bool) -> Result<(), CliError> {
+    let there = files::read(target, LARGEST_COMPONENT).map(|bytes| Digest::of(&bytes));
+    match there {
         Ok(there) if !replace && there != component => Err(CliError(format!(
             "{} is there already with other content ({}): a version stands for one component. Use another version, or \
              give --replace",
             target.display(),
-            Digest::of(&there)
+            there
         ))),
         _ => Ok(()),
     }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use countersign_core::names::Digest;
 use countersign_core::ports::Clock as _;
-use countersign_oci::{Artifact, Reference, WasmInterfaces};
+use countersign_oci::{Artifact, Progress, Reference, WasmInterfaces};
 use countersign_presets::EngineConfig;
 use countersign_presets::signature::{SIGNATURE_SUFFIX, SignatureFile};
 use serde_json::{Map, json};
 
-use super::registry::{RegistryArgs, SIGNATURE, is_path};
+use super::registry::{RegistryArgs, SIGNATURE, is_path, progress_bar};
 use super::{carried, files};
 use crate::cli::CliError;
 use crate::cli::output::Printer;
@@ -96,7 +98,7 @@ fn into_folder(
 ) -> Result<(), CliError> {
     std::fs::create_dir_all(folder).map_err(|e| CliError(format!("{}: {e}", folder.display())))?;
     let target = folder.join(&ready.file);
-    carried::demand_same(&target, &ready.component, replace)?;
+    carried::demand_same(&target, Digest::of(&ready.component), replace)?;
     let beside = files::beside(&target, SIGNATURE_SUFFIX);
     match &ready.signature {
         Some(signature) => files::write(&beside, signature.to_text().as_bytes())?,
@@ -147,6 +149,7 @@ async fn into_registry(
         Some(signature) => signature.manifest.created,
         None => SystemClock::default().now(),
     };
+    let size = u64::try_from(ready.component.len()).unwrap_or_default();
     let artifact = Artifact::new(
         ready.component,
         &ready.file,
@@ -161,10 +164,12 @@ async fn into_registry(
         ),
     );
     let registry = args.registry.open(reference)?;
-    let pushed = registry
-        .push(&artifact, args.replace)
-        .await
-        .map_err(CliError::new)?;
+    let bar = progress_bar(size);
+    let shown = bar.clone();
+    let progress: Progress = Arc::new(move |sent| shown.set_position(sent));
+    let pushed = registry.push(&artifact, args.replace, &progress).await;
+    bar.finish_and_clear();
+    let pushed = pushed.map_err(CliError::new)?;
     let reference = registry.reference().to_string();
     let done = json!({
         "name": ready.name,

@@ -7,22 +7,17 @@ use clap::Args;
 use countersign_core::names::Digest;
 use countersign_core::ports::Clock as _;
 use countersign_oci::{Found, Reference};
-use countersign_presets::LARGEST_COMPONENT;
 use countersign_presets::signature::{
     ORIGIN_SUFFIX, Pulled, SIGNATURE_SUFFIX, SignatureFile, Trust, judge,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::registry::{RegistryArgs, SIGNATURE, is_path};
+use super::registry::{RegistryArgs, SIGNATURE, is_path, progress_bar};
 use super::{carried, files};
 use crate::cli::CliError;
 use crate::cli::output::Printer;
 use crate::config::Config;
 use crate::surroundings::SystemClock;
-
-/// From this size on, in bytes, a download shows how far it is.
-const BIG: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PullArgs {
@@ -64,14 +59,14 @@ pub(super) async fn run(args: PullArgs, config: &Path, printer: &Printer) -> Res
     };
     std::fs::create_dir_all(&dir).map_err(|e| CliError(format!("{}: {e}", dir.display())))?;
     let arrived = if is_path(&args.from) {
-        from_folder(Path::new(&args.from), &dir, args.file.as_deref())?
+        from_folder(&args, &dir)?
     } else {
         vec![from_registry(&args, &dir).await?]
     };
     let trust = config.map(|config| config.presets.trust);
     let mut done = Vec::new();
     for one in arrived {
-        done.push(keep(one, &dir, args.replace, trust.as_ref())?);
+        done.push(keep(one, &dir, trust.as_ref())?);
     }
     let list = json!({"items": done, "next_page_token": "", "total_size": done.len()});
     printer.value(&list, || {
@@ -92,6 +87,7 @@ async fn from_registry(args: &PullArgs, dir: &Path) -> Result<Arrived, CliError>
     let file = name_of(&found, args.file.as_deref())?;
     // Before the download: a signature that does not fit saves it.
     let signature = carried::fitting(&file, found.component.digest, signature)?;
+    carried::demand_same(&dir.join(&file), found.component.digest, args.replace)?;
     let part = dir.join(format!(".{file}.{}.part", found.component.digest.short()));
     let bar = progress_bar(found.component.size);
     let fetched = registry
@@ -133,20 +129,9 @@ fn name_of(found: &Found, said: Option<&str>) -> Result<String, CliError> {
     }
 }
 
-fn progress_bar(size: u64) -> ProgressBar {
-    if size < BIG {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(size);
-    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left");
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
 /// One component, or all of a folder.
-fn from_folder(from: &Path, dir: &Path, said: Option<&str>) -> Result<Vec<Arrived>, CliError> {
+fn from_folder(args: &PullArgs, dir: &Path) -> Result<Vec<Arrived>, CliError> {
+    let from = Path::new(&args.from);
     let cannot = |e: std::io::Error| CliError(format!("{} cannot be read: {e}", from.display()));
     let from = std::fs::canonicalize(from).map_err(cannot)?;
     let paths = if from.is_dir() {
@@ -169,22 +154,23 @@ fn from_folder(from: &Path, dir: &Path, said: Option<&str>) -> Result<Vec<Arrive
     } else {
         vec![from]
     };
-    paths.iter().map(|path| copied(path, dir, said)).collect()
+    paths.iter().map(|path| copied(path, dir, args)).collect()
 }
 
-fn copied(path: &Path, dir: &Path, said: Option<&str>) -> Result<Arrived, CliError> {
+fn copied(path: &Path, dir: &Path, args: &PullArgs) -> Result<Arrived, CliError> {
     let (component, signature) = carried::read(path)?;
     let own = path
         .file_name()
         .and_then(|n| n.to_str())
         .unwrap_or_default();
-    let file = said.unwrap_or(own).to_owned();
+    let file = args.file.as_deref().unwrap_or(own).to_owned();
     if !countersign_presets::is_component_name(&file) {
         return Err(CliError(format!(
             "{file:?} is not named NAME-VERSION.wasm, like github-1.2.0.wasm; give --as NAME-VERSION.wasm"
         )));
     }
     let digest = Digest::of(&component);
+    carried::demand_same(&dir.join(&file), digest, args.replace)?;
     let part = dir.join(format!(".{file}.{}.part", digest.short()));
     files::write(&part, &component)?;
     Ok(Arrived {
@@ -202,12 +188,7 @@ fn copied(path: &Path, dir: &Path, said: Option<&str>) -> Result<Arrived, CliErr
 
 /// Gives what arrived its names: the signature first, the component last, so
 /// that a host which watches the folder never sees the one without the other.
-fn keep(
-    arrived: Arrived,
-    dir: &Path,
-    replace: bool,
-    trust: Option<&Trust>,
-) -> Result<Value, CliError> {
+fn keep(arrived: Arrived, dir: &Path, trust: Option<&Trust>) -> Result<Value, CliError> {
     let Arrived {
         file,
         signature,
@@ -215,8 +196,6 @@ fn keep(
         part,
     } = arrived;
     let target = dir.join(&file);
-    let component = files::read(&part, LARGEST_COMPONENT).map_err(CliError::new)?;
-    carried::demand_same(&target, &component, replace)?;
     let text = signature.as_ref().map(SignatureFile::to_text);
     let beside = files::beside(&target, SIGNATURE_SUFFIX);
     match &text {

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 use countersign_oci::{Credentials, Options, Reference, Registry};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use indicatif::{ProgressBar, ProgressStyle};
 use zeroize::Zeroizing;
 
 use crate::cli::CliError;
@@ -12,6 +13,9 @@ use crate::cli::input;
 
 /// The annotation of an artifact's manifest that holds the signature file.
 pub(super) const SIGNATURE: &str = "countersign.preset.signature";
+
+/// From this size on, in bytes, it is shown how far a component is.
+const BIG: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct RegistryArgs {
@@ -80,4 +84,17 @@ impl RegistryArgs {
 /// Whether a folder or file here is meant, and not a registry.
 pub(super) fn is_path(text: &str) -> bool {
     text.starts_with(['/', '.']) || Path::new(text).exists()
+}
+
+/// On a terminal, for what takes a while.
+pub(super) fn progress_bar(size: u64) -> ProgressBar {
+    if size < BIG {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(size);
+    let style = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {eta} left");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::files;
 use crate::cli::CliError;
-use crate::cli::output::Printer;
+use crate::cli::output::{Printer, text};
 use crate::surroundings::SystemClock;
 
 /// No private key's file is larger.
@@ -159,12 +159,10 @@ fn in_words(path: &Path, file: &SignatureFile) -> String {
         file.key,
     )];
     for (kind, entries) in &manifest.permissions {
-        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
-        lines.push(format!(
-            "    {}: {}",
-            kind.replace('_', " "),
-            entries.join(", ")
-        ));
+        // Nothing a component says moves the cursor.
+        let entries: Vec<String> = entries.iter().map(|e| text(&e.as_str().into())).collect();
+        let kind = text(&kind.replace('_', " ").into());
+        lines.push(format!("    {kind}: {}", entries.join(", ")));
     }
     lines.join("\n")
 }
