@@ -338,7 +338,11 @@ impl Registry {
             while let Some(inner) = cause.source() {
                 cause = inner;
             }
-            plain(&cause.to_string())
+            let cause = plain(&cause.to_string());
+            match is_loopback(&self.base) && self.base.scheme() == "https" {
+                true => format!("{cause}; if it speaks plain http, give --plain-http"),
+                false => cause,
+            }
         };
         OciError::Unreachable {
             registry: self.reference.registry().to_owned(),

@@ -7,7 +7,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -34,6 +34,12 @@ pub async fn run(config: Config) -> Result<(), StartError> {
             config.server.listen
         ))
     })?;
+    // Listened for from here on: who reads that it serves may ask it to stop.
+    let signals = |kind| signal(kind).map_err(|e| StartError::Part(e.to_string()));
+    let stop = (
+        signals(SignalKind::terminate())?,
+        signals(SignalKind::interrupt())?,
+    );
     let app = App::open(config).await?;
     tracing::info!(listen = %app.config.server.listen, public_url = %app.public_url, "serving");
     eprintln!(
@@ -44,7 +50,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
     let decisions = tokio::spawn(crate::replay::follow(Arc::clone(&app)));
     let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
-    accept(&app, listener).await?;
+    accept(&app, listener, stop).await?;
     housekeeping.abort();
     following.abort();
     faults.abort();
@@ -58,12 +64,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn accept(app: &Arc<App>, listener: TcpListener) -> Result<(), StartError> {
-    let signals = |kind| signal(kind).map_err(|e| StartError::Part(e.to_string()));
-    let (mut terminate, mut interrupt) = (
-        signals(SignalKind::terminate())?,
-        signals(SignalKind::interrupt())?,
-    );
+async fn accept(
+    app: &Arc<App>,
+    listener: TcpListener,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> Result<(), StartError> {
     let router = crate::http::router(app);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
