@@ -11,6 +11,9 @@ use countersign_tests::{Era, Host, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+/// Presets of the host whose second start is measured.
+const PRESETS: u8 = 50;
+
 /// The preset `generic` as another version: an unknown custom section at its
 /// end makes another digest, and changes nothing else.
 fn another_version(host: &Host, version: &str, mark: u8) -> Result<PathBuf> {
@@ -232,13 +235,20 @@ async fn decisions_are_recorded_redacted_and_a_version_is_tried_on_them() -> Res
     clippy::disallowed_methods,
     reason = "how long a start takes is what it shows"
 )]
-async fn a_second_start_with_fifty_presets_compiles_none_and_never_runs_a_tampered_file()
--> Result<()> {
+async fn a_second_start_compiles_no_preset_again_and_a_tampered_file_is_never_run() -> Result<()> {
     let mut world = World::start().await?;
     let (_ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
-    world.host.stop().await?;
-    for mark in 0..49 {
+    // They are compiled while the host serves: how long that takes depends on
+    // what else the machine does.
+    for mark in 0..PRESETS - 1 {
         another_version(&world.host, &format!("0.0.{mark}"), mark)?;
+    }
+    loop {
+        let list = world.host.must(Method::GET, "/presets", None).await?;
+        if list["total_size"] == PRESETS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let compiled = world.host.folder().join("data/compiled");
     let contents = || -> Result<BTreeMap<PathBuf, SystemTime>> {
@@ -249,11 +259,12 @@ async fn a_second_start_with_fifty_presets_compiles_none_and_never_runs_a_tamper
         }
         Ok(found)
     };
-    let start = Instant::now();
-    world.host.serve().await?;
-    let first = start.elapsed();
     let kept = contents()?;
-    ensure!(kept.len() >= 50, "{} compiled files", kept.len());
+    ensure!(
+        kept.len() >= usize::from(PRESETS),
+        "{} compiled files",
+        kept.len()
+    );
     world.host.stop().await?;
     let start = Instant::now();
     world.host.serve().await?;
