@@ -269,7 +269,7 @@ async fn a_second_start_compiles_no_preset_again_and_a_tampered_file_is_never_ru
     let start = Instant::now();
     world.host.serve().await?;
     println!(
-        "50 presets: the first start took {first:?}, the second {:?}",
+        "{PRESETS} presets: their second start took {:?}",
         start.elapsed()
     );
     assert_eq!(contents()?, kept, "something was compiled again");
