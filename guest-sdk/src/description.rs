@@ -39,8 +39,18 @@ impl Description {
     /// A provider without sign-in: a static key, sent by this rule. The key
     /// itself is `{$api-key}`.
     pub fn api_key(name: &str, display_name: &str, rule: Rule) -> Self {
+        Self::keyed(
+            name,
+            display_name,
+            Credential::new("key", "API key", [rule]),
+        )
+    }
+
+    /// A provider without sign-in, whose stored key is used like this: sent by
+    /// rules, or to sign with.
+    pub fn keyed(name: &str, display_name: &str, credential: Credential) -> Self {
         Self {
-            credentials: vec![Credential::new("key", "API key", [rule])],
+            credentials: vec![credential],
             refresh: Refresh {
                 kind: RefreshKind::None,
                 ..Refresh::default()

@@ -166,12 +166,13 @@ macro_rules! __export_hook {
         impl $crate::bindings::sign::exports::countersign::preset::sign::Guest for $exported {
             fn sign(
                 outgoing: $crate::hooks::Outgoing,
-                key: &$crate::hooks::Key,
+                key: &$crate::bindings::sign::countersign::preset::signing::Key,
             ) -> ::core::result::Result<
-                ::std::vec::Vec<$crate::hooks::SignedHeader>,
+                ::std::vec::Vec<$crate::bindings::sign::exports::countersign::preset::sign::SignedHeader>,
                 ::std::string::String,
             > {
-                <$preset as $crate::hooks::Sign>::sign(&outgoing, key)
+                let key = $crate::hooks::Key::lent(key);
+                <$preset as $crate::hooks::Sign>::sign(&outgoing, &key).map($crate::sign::exported)
             }
         }
         $crate::bindings::sign::export_sign!($exported with_types_in $crate::bindings::sign);

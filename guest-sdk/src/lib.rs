@@ -44,8 +44,11 @@ pub mod hooks;
 pub mod log;
 mod parts;
 mod provider;
+mod redact;
 mod requests;
 mod settings;
+#[doc(hidden)]
+pub mod sign;
 pub mod text;
 
 pub use export::describe;

@@ -1,8 +1,8 @@
 //! Small builders for the rest of the vocabulary.
 
 use crate::data::{
-    Credential, McpServer, Metadata, Parameter, Registration, Rule, Scope, ScopeParameter, Source,
-    Tool, ValueKind, Variable, VariantInfo,
+    Credential, Header, McpServer, Metadata, Parameter, Registration, Rule, Scope, ScopeParameter,
+    Sigv4, Source, Tool, ValueKind, Variable, VariantInfo,
 };
 use crate::text::{Text, header};
 
@@ -103,6 +103,15 @@ impl Rule {
         Self::SetHeader(header(name, value))
     }
 
+    /// A place for a header that the hook `sign` sets: described, so that an
+    /// administrator can approve it, and left out where it is not set.
+    pub fn signed(name: &str) -> Self {
+        Self::SetHeader(Header {
+            name: name.into(),
+            value: Vec::new(),
+        })
+    }
+
     /// Appends a query parameter.
     pub fn query(name: &str, value: impl Text) -> Self {
         Self::SetQuery(Parameter {
@@ -131,6 +140,18 @@ impl Credential {
             title,
             [Rule::header("authorization", crate::text::bearer())],
         )
+    }
+
+    /// An AWS key, with which the host signs each request (Signature Version 4).
+    /// The key is what `aws configure export-credentials` prints.
+    pub fn sigv4(name: &str, title: &str, service: impl Text, region: impl Text) -> Self {
+        Self {
+            sigv4: Some(Sigv4 {
+                service: service.into_template(),
+                region: region.into_template(),
+            }),
+            ..Self::new(name, title, [])
+        }
     }
 
     /// It goes to these hosts only.

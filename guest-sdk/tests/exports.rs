@@ -42,7 +42,48 @@ impl hooks::FilterTools for Acme {
     }
 }
 
-export_preset!(Acme: FilterTools);
+impl hooks::Sign for Acme {
+    fn sign(
+        outgoing: &hooks::Outgoing,
+        key: &hooks::Key<'_>,
+    ) -> Result<Vec<hooks::SignedHeader>, String> {
+        let day = key.hmac(hooks::Algorithm::HmacSha256, outgoing.time.to_string());
+        let signature = day.hmac(hooks::Algorithm::HmacSha256, &outgoing.body_sha256);
+        Ok(vec![hooks::SignedHeader::new(
+            "x-signature",
+            ["v1=".into(), signature.hex()],
+        )])
+    }
+}
+
+impl hooks::Redact for Acme {
+    fn redact(_: &Call, content: &str) -> Result<Vec<hooks::Redaction>, String> {
+        Ok(hooks::strings(content)?
+            .into_iter()
+            .filter_map(|(pointer, text)| {
+                let start = text.find("secret ")?;
+                Some(hooks::Redaction::range_at(&pointer, start..start + 6))
+            })
+            .collect())
+    }
+}
+
+impl hooks::Identity for Acme {
+    fn identity(body: &str) -> Result<hooks::Account, String> {
+        let id = body
+            .split_once("<id>")
+            .and_then(|(_, rest)| rest.split_once("</id>"))
+            .map(|(id, _)| id.to_string());
+        let id = id.ok_or("there is no id")?;
+        Ok(hooks::Account {
+            label: id.clone(),
+            id,
+            tenant: None,
+        })
+    }
+}
+
+export_preset!(Acme: FilterTools, Sign, Redact, Identity);
 
 fn grant(scopes: &[&str]) -> Grant {
     let scopes = scopes.iter().map(|scope| scope.to_string()).collect();
@@ -98,6 +139,58 @@ fn decisions_and_hooks_are_plain_functions() {
     let filter = <Acme as hooks::FilterTools>::filter_tools;
     assert_eq!(filter(tools(), &grant(&[])).unwrap(), ["read"]);
     assert_eq!(filter(tools(), &grant(&["files:write"])).unwrap(), tools());
+}
+
+#[test]
+fn a_signature_is_tested_by_the_formula_it_is_made_by() {
+    let outgoing = hooks::Outgoing {
+        method: "POST".into(),
+        host: "api.acme.com".into(),
+        path: "/mcp".into(),
+        query: vec![],
+        headers: vec![],
+        body_sha256: "ab12".into(),
+        time: 7,
+    };
+    let name = "key".to_string();
+    let key = hooks::Key::named(&name);
+    let headers = <Acme as hooks::Sign>::sign(&outgoing, &key).unwrap();
+    let hooks::SignedPart::Signature(signature, hooks::Encoding::Hex) = &headers[0].value[1] else {
+        panic!("{headers:?}");
+    };
+    assert_eq!(
+        format!("{signature:?}"),
+        r#"Signature("hmac-sha256(hmac-sha256(key, \"7\"), \"ab12\")")"#
+    );
+    assert_eq!(headers[0].value[0], "v1=".into());
+}
+
+#[test]
+fn redactor_and_identity_are_plain_functions_too() {
+    let call = Call {
+        method: "tools/call".into(),
+        name: None,
+        arguments: None,
+        host: "api.acme.com".into(),
+        settings: None,
+    };
+    let redact = <Acme as hooks::Redact>::redact;
+    assert_eq!(
+        redact(&call, r#"{"content":[{"text":"a secret word"}]}"#),
+        Ok(vec![hooks::Redaction::range_at("/content/0/text", 2..8)])
+    );
+    let account = <Acme as hooks::Identity>::identity("<me><id>7</id></me>").unwrap();
+    assert_eq!((account.id.as_str(), account.tenant), ("7", None));
+    assert!(<Acme as hooks::Identity>::identity("{}").is_err());
+}
+
+#[test]
+fn a_preset_for_aws_needs_a_service_and_a_region() {
+    let credential = Credential::sigv4("aws", "AWS key", "execute-api", "{region}");
+    let description = Description::keyed("aws", "AWS", credential);
+    let sigv4 = description.credentials[0].sigv4.clone().unwrap();
+    assert_eq!(sigv4.region, template("{region}"));
+    assert_eq!(description.authorization, None);
 }
 
 #[test]

@@ -377,19 +377,24 @@ impl Drop for Host {
     }
 }
 
-/// The component of a preset, as `cargo xtask presets` built it.
+/// The component of a preset, as `cargo xtask presets` built it, or of a
+/// fixture (`cargo xtask presets --fixtures`).
 ///
 /// # Errors
 /// If it is not there.
 pub(crate) fn built_preset(name: &str) -> Result<PathBuf> {
-    let catalog = repository().join("catalog");
     let prefix = format!("{name}-");
-    fs::read_dir(&catalog)
-        .with_context(|| format!("cannot read {}", catalog.display()))?
+    let folders = ["catalog", "tests/fixtures/presets/out"];
+    folders
+        .iter()
+        .filter_map(|folder| fs::read_dir(repository().join(folder)).ok())
+        .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             file.starts_with(&prefix) && file.ends_with(".wasm")
         })
-        .with_context(|| format!("the preset {name} is not built: run `cargo xtask presets`"))
+        .with_context(|| {
+            format!("the preset {name} is not built: run `cargo xtask presets` (with `--fixtures` for those of the tests)")
+        })
 }

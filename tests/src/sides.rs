@@ -153,6 +153,19 @@ impl Upstream {
     /// # Errors
     /// If it does not become ready.
     pub async fn start(provider: &Provider, flags: &[&str]) -> Result<Self> {
+        Self::signed(provider, flags, None).await
+    }
+
+    /// The same, and it wants each request signed (`tests/counterparts/README.md`
+    /// says how `signatures` looks).
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn signed(
+        provider: &Provider,
+        flags: &[&str],
+        signatures: Option<&Value>,
+    ) -> Result<Self> {
         let mut arguments: Vec<String> = Vec::new();
         if !flags.contains(&"open") {
             arguments.extend([
@@ -167,14 +180,13 @@ impl Upstream {
                 .map(ToString::to_string),
         );
         let secret = provider.0.fact("introspection_client_secret");
-        Side::counterpart(
-            "upstream/server.mjs",
-            &arguments,
-            &[("INTROSPECTION_CLIENT_SECRET", secret)],
-        )
-        .await
-        .context("the MCP server")
-        .map(Self)
+        let signatures = signatures.map(ToString::to_string);
+        let mut environment = vec![("INTROSPECTION_CLIENT_SECRET", secret)];
+        environment.extend(signatures.as_deref().map(|s| ("SIGNATURES", s)));
+        Side::counterpart("upstream/server.mjs", &arguments, &environment)
+            .await
+            .context("the MCP server")
+            .map(Self)
     }
 
     /// Starts `examples/notes`, which is built on rmcp.

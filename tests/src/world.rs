@@ -19,6 +19,8 @@ pub struct Setup<'a> {
     pub provider: &'a [&'a str],
     /// Flags of the MCP server; `open` for one without protection.
     pub upstream: &'a [&'a str],
+    /// The MCP server wants each request signed so (see `Upstream::signed`).
+    pub signatures: Option<Value>,
     /// The MCP server is `examples/notes`.
     pub example: bool,
     /// Merged into the provider's record.
@@ -59,7 +61,7 @@ impl World {
         let upstream = if setup.example {
             Upstream::example(&provider).await?
         } else {
-            Upstream::start(&provider, setup.upstream).await?
+            Upstream::signed(&provider, setup.upstream, setup.signatures.as_ref()).await?
         };
         let world = Self {
             host,
@@ -76,13 +78,11 @@ impl World {
         self.host
             .must(Method::PUT, "/secrets/NOTES_SECRET", Some(secret))
             .await?;
-        self.host
-            .must(
-                Method::PATCH,
-                "/presets/generic",
-                Some(json!({ "enabled": true })),
-            )
-            .await?;
+        for preset in &setup.host.presets {
+            let path = format!("/presets/{preset}");
+            let enabled = json!({ "enabled": true });
+            self.host.must(Method::PATCH, &path, Some(enabled)).await?;
+        }
         let mut provider = self.provider_record();
         merge(&mut provider, &setup.provider_record);
         self.host

@@ -21,8 +21,8 @@ use crate::inject::{Compiled, InjectError, uri_of};
 use crate::policy::arguments::Tree;
 use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling};
 use crate::preset::{
-    Call, Credential, Description, GrantFacts, Header, Part, Preset, PresetFault, Rule, Slot,
-    Verdict,
+    Call, Credential, Description, GrantFacts, Header, Part, Preset, PresetFault, Rule, SigV4,
+    Slot, Verdict,
 };
 use crate::provider::Provider;
 use crate::scope::{Implications, Scope, ScopeSet};
@@ -50,6 +50,11 @@ pub enum Unusable {
         "the server's address is not one that HTTP can name; set another with `server update --endpoint`"
     )]
     Address,
+    /// The server replaces a header that a signature is in.
+    #[error(
+        "the server has an injection of its own, but its preset signs requests and there is no token header to replace: remove auth.injection"
+    )]
+    Injection,
     /// Local servers are not proxied over HTTP.
     #[error("the server is a local command; only HTTP servers are served in this version")]
     NotHttp,
@@ -77,6 +82,7 @@ struct DescribedCredential {
     /// None: every host of the audience. Empty: none at all.
     hosts: Option<Arc<[HostPattern]>>,
     rules: Arc<Rules>,
+    sigv4: Option<SigV4>,
 }
 
 /// Rules of a permit. Those that no connection changes are compiled once.
@@ -139,8 +145,13 @@ impl Attachment {
         };
         match this.server.auth.mode {
             AuthMode::None => {}
-            AuthMode::Static => this.rules.push(this.static_key()),
-            AuthMode::ServiceAccount | AuthMode::UserDelegated | AuthMode::TokenExchange => {
+            AuthMode::Static if this.server.auth.provider.is_none() => {
+                this.rules.push(this.static_key());
+            }
+            AuthMode::Static
+            | AuthMode::ServiceAccount
+            | AuthMode::UserDelegated
+            | AuthMode::TokenExchange => {
                 let name = this
                     .server
                     .auth
@@ -152,6 +163,9 @@ impl Attachment {
                 let preset = preset.ok_or_else(|| {
                     Unusable::NoPreset(format!("the preset {} is not loaded", provider.preset))
                 })?;
+                if this.server.auth.injection.is_some() && preset.description().signs() {
+                    return Err(Unusable::Injection);
+                }
                 this.variables = Values::resolve(preset.description(), &provider.settings, &[])
                     .map_err(|e| Unusable::Settings(e.to_string()))?;
                 this.describe(preset.description(), &provider)?;
@@ -175,6 +189,7 @@ impl Attachment {
             name: "api-key".into(),
             hosts: None,
             rules: Arc::new(Rules::new(vec![rule], self.variables.variables())),
+            sigv4: None,
         }
     }
 
@@ -206,6 +221,7 @@ impl Attachment {
                     self.described_rules(credential, description),
                     self.variables.variables(),
                 )),
+                sigv4: credential.sigv4.clone(),
             };
             self.rules.push(described);
         }
@@ -229,15 +245,19 @@ impl Attachment {
         let Some(injection) = &self.server.auth.injection else {
             return rules;
         };
+        let slot = match self.server.auth.mode {
+            AuthMode::Static => Slot::ApiKey,
+            _ => Slot::AccessToken,
+        };
         let carries_token = |rule: &Rule| match rule {
-            Rule::SetHeader(h) => h.value.contains(&Part::Slot(Slot::AccessToken)),
+            Rule::SetHeader(h) => h.value.contains(&Part::Slot(slot.clone())),
             Rule::SetQuery(_) => false,
         };
         let own = Rule::SetHeader(Header {
             name: injection.header_name.clone(),
             value: vec![
                 Part::Literal(injection.header_prefix.clone()),
-                Part::Slot(Slot::AccessToken),
+                Part::Slot(slot.clone()),
             ],
         });
         rules
@@ -315,7 +335,10 @@ impl Attachment {
         &self.implications
     }
 
-    fn variables_of(&self, connection: Option<&Connection>) -> Result<Values, InjectError> {
+    pub(crate) fn variables_of(
+        &self,
+        connection: Option<&Connection>,
+    ) -> Result<Values, InjectError> {
         match (&self.preset, &self.provider, connection) {
             (Some(preset), Some(provider), Some(connection)) => {
                 Values::resolve(preset.description(), &provider.settings, &connection.facts)
@@ -643,6 +666,16 @@ fn join(
 ) -> Result<Permit, CallError> {
     match verdict {
         Verdict::Deny { code, message } => Err(CallError::Denied { code, message }),
+        Verdict::NeedScopes(names) if attachment.server.auth.mode == AuthMode::Static => {
+            Err(CallError::Denied {
+                code: "scopes_missing".into(),
+                message: format!(
+                    "The key of the server {} does not reach that far: {} is needed. Ask an administrator.",
+                    attachment.server.name,
+                    names.join(", ")
+                ),
+            })
+        }
         Verdict::NeedScopes(names) => {
             let wanted = scopes(&names);
             let missing = attachment.implications.missing(granted, &wanted);
@@ -661,7 +694,8 @@ fn join(
             permit_described(attachment, credential, "preset")
         }
         Verdict::Allow { credential, rules } => {
-            let hosts = attachment.described(credential.as_deref())?.hosts.clone();
+            let described = attachment.described(credential.as_deref())?;
+            let (hosts, sigv4) = (described.hosts.clone(), described.sigv4.clone());
             let rules = Arc::new(Rules {
                 rules: attachment.with_injection(rules),
                 compiled: None,
@@ -674,6 +708,7 @@ fn join(
                     credential,
                     hosts,
                     rules,
+                    sigv4,
                 },
                 decided_by: "preset",
             })
@@ -691,6 +726,7 @@ fn permit_described(
             credential: None,
             hosts: None,
             rules: Arc::new(Rules::new(Vec::new(), attachment.variables.variables())),
+            sigv4: None,
         };
         return Ok(Permit {
             attachment,
@@ -703,6 +739,7 @@ fn permit_described(
         credential: Some(described.name.clone()),
         hosts: described.hosts.clone(),
         rules: Arc::clone(&described.rules),
+        sigv4: described.sigv4.clone(),
     };
     Ok(Permit {
         attachment,
@@ -730,6 +767,7 @@ pub(crate) struct Grant {
     pub(crate) credential: Option<String>,
     pub(crate) hosts: Option<Arc<[HostPattern]>>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) sigv4: Option<SigV4>,
 }
 
 /// The preset lets it through too. Where a policy wants the user's word, that

@@ -67,6 +67,12 @@ pub enum CallError {
     /// The preset failed.
     #[error("{0}")]
     Preset(PresetFault),
+    /// The preset could not look through the answer. It may have been the answer
+    /// to a call that was carried out, so nobody should repeat it blindly.
+    #[error(
+        "The server answered, but its answer is withheld because the preset could not look through it: {0}. The call itself may have been carried out."
+    )]
+    Withheld(PresetFault),
     /// Too many at once.
     #[error("Countersign is busy; try again in {} s.", retry_after.as_secs())]
     Busy {
@@ -133,10 +139,12 @@ impl CallError {
             Self::NeedsReauth { .. } => "oauth_token_expired",
             Self::Denied { .. } | Self::PolicyDenied { .. } => "denied",
             Self::ApprovalRequired { .. } => "approval_required",
-            Self::Preset(PresetFault::Deadline) => "preset_timeout",
+            Self::Preset(PresetFault::Deadline) | Self::Withheld(PresetFault::Deadline) => {
+                "preset_timeout"
+            }
             Self::Preset(PresetFault::Unavailable(_)) => "preset_unavailable",
             Self::Preset(PresetFault::Busy) | Self::Busy { .. } => "busy",
-            Self::Preset(_) => "preset_failed",
+            Self::Preset(_) | Self::Withheld(_) => "preset_failed",
             Self::RateLimited { .. } => "rate_limited",
             Self::ProviderUnavailable { .. } => "provider_unavailable",
             Self::UpstreamUnavailable { .. } => "upstream_unavailable",

@@ -4,9 +4,11 @@
 //! a connection's access token is opened; [`Filled`] is consumed by whoever
 //! sends. Nothing here has a `Debug` that could show a token.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::Uri;
+use bytes::Bytes;
+use http::{Method, Uri};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -16,10 +18,13 @@ use crate::hosts::HostPattern;
 use crate::names::ConnectionId;
 use crate::preset::{PresetFault, Rule, Slot};
 use crate::secret::{Sealed, Secret};
+use crate::signing::sigv4::{AwsKeys, OWN_HEADERS, Target};
+use crate::signing::{Recipe, SignError, Unsigned};
 use crate::template::{
     Encoding, Piece, Rendered, Slots, TemplateError, Variables, fill_rendered, render, render_text,
     slot_name,
 };
+use crate::time::Timestamp;
 use crate::tokens::TokenSet;
 
 /// Headers that no rule may set: those of the connection, of MCP, of the
@@ -59,7 +64,7 @@ pub fn is_forbidden_header(name: &str) -> bool {
 
 /// Whether the value can stand in a header: visible ASCII, space and tab, no
 /// line break, at most 8 KiB.
-fn is_header_text(text: &[u8]) -> bool {
+pub(crate) fn is_header_text(text: &[u8]) -> bool {
     text.len() <= 8192 && text.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
 }
 
@@ -80,6 +85,11 @@ pub enum InjectError {
     /// A slot has nothing to fill it.
     #[error("the credential {0} is not stored")]
     Missing(&'static str),
+    /// The credential is not what AWS signatures are made with.
+    #[error(
+        "the stored credential is not an AWS key: set it to what `aws configure export-credentials` prints, or to ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]"
+    )]
+    NotAwsKeys,
 }
 
 /// Rules whose names are parsed and whose variables are filled in; the slots
@@ -125,6 +135,25 @@ pub struct Plan {
     rules: Arc<Compiled>,
     credential: Option<String>,
     connection: Option<ConnectionId>,
+    signing: Option<Signing>,
+}
+
+/// Who signs the request.
+enum Signing {
+    /// The preset's hook says how.
+    Hook,
+    /// The host, as AWS wants it.
+    SigV4(Target),
+}
+
+/// A request as it was judged, before the credential is put into it.
+pub struct Request {
+    /// The HTTP method.
+    pub method: Method,
+    /// All but the credential's.
+    pub headers: HeaderMap,
+    /// The judged body, byte for byte.
+    pub body: Bytes,
 }
 
 /// The sealed secrets a plan may draw from.
@@ -145,7 +174,30 @@ impl Plan {
     pub fn new(permit: Permit, connection: Option<&Connection>) -> Result<Self, InjectError> {
         let (attachment, grant) = permit.into_parts();
         let rules = grant.rules.compiled(&attachment, connection)?;
-        if rules.carries_secret {
+        let hook = attachment
+            .preset()
+            .is_some_and(|p| p.description().hooks.sign);
+        let signing = match &grant.sigv4 {
+            Some(sigv4) => {
+                let values = attachment.variables_of(connection)?;
+                let text = |template| {
+                    render_text(template, values.variables())
+                        .map_err(|e| bad(format!("sigv4: {e}")))
+                };
+                let (service, region) = (text(&sigv4.service)?, text(&sigv4.region)?);
+                let target = Target::new(service, region).ok_or_else(|| {
+                    bad("sigv4: service and region are lower-case names of AWS".into())
+                })?;
+                if rules.carries_secret {
+                    return Err(bad(
+                        "it would send the key that requests are signed with".into()
+                    ));
+                }
+                Some(Signing::SigV4(target))
+            }
+            None => hook.then_some(Signing::Hook),
+        };
+        if rules.carries_secret || signing.is_some() {
             check_audience(&attachment, grant.hosts.as_deref(), connection)?;
         }
         Ok(Self {
@@ -153,23 +205,48 @@ impl Plan {
             rules,
             credential: grant.credential,
             connection: connection.map(|c| c.id.clone()),
+            signing,
         })
     }
 
-    /// Opens the secrets, fills the slots and drops the secrets.
+    /// Puts the credential into the request and signs what comes out. Each
+    /// attempt to send is filled anew, so that its signature is of its own time.
+    ///
+    /// The preset's hook `sign` is asked first, while every secret is still
+    /// sealed; then the secrets are opened, filled in and dropped.
     ///
     /// # Errors
-    /// [`InjectError::Unreadable`] or [`InjectError::Missing`].
-    pub fn fill(&self, vaulted: &Vaulted<'_>) -> Result<Filled, InjectError> {
-        let destination = if self.rules.query.is_empty() {
-            self.attachment.uri().clone()
-        } else {
-            let mut url = self.attachment.url().clone();
-            url.query_pairs_mut().extend_pairs(&self.rules.query);
-            uri_of(&url).ok_or_else(|| bad("its query parameters make no valid address".into()))?
+    /// [`InjectError`]; nothing may be sent.
+    pub fn fill(
+        &self,
+        vaulted: &Vaulted<'_>,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Filled, InjectError> {
+        let Request {
+            method,
+            mut headers,
+            body,
+        } = request;
+        let url = self.destination();
+        for (name, rendered) in &self.rules.headers {
+            if let Some(text) = public_text(rendered) {
+                if text.is_empty() && matches!(self.signing, Some(Signing::Hook)) {
+                    continue;
+                }
+                let value = HeaderValue::from_str(&text)
+                    .map_err(|_| bad(format!("the header {name} cannot be written")))?;
+                headers.insert(name.clone(), value);
+            }
+        }
+        let recipe = match self.signing {
+            Some(Signing::Hook) => {
+                let shown = Unsigned::of(&method, &url, &headers, &body, now);
+                Some(self.recipe(&shown)?)
+            }
+            _ => None,
         };
-        let mut headers = HeaderMap::with_capacity(self.rules.headers.len());
-        let opened = if self.rules.carries_secret {
+        let opened = if self.rules.carries_secret || self.signing.is_some() {
             Opened::new(vaulted)?
         } else {
             Opened::default()
@@ -179,12 +256,72 @@ impl Plan {
             credential: self.credential.as_deref(),
         };
         for (name, rendered) in &self.rules.headers {
-            headers.insert(name.clone(), fill_header(rendered, &slots)?);
+            if rendered.slots().next().is_some() {
+                headers.insert(name.clone(), fill_header(rendered, &slots)?);
+            }
         }
+        if let Some(recipe) = recipe {
+            let signed = recipe.fill(slots.key()?, &slots).map_err(|e| match e {
+                SignError::Recipe(why) => bad(why),
+                SignError::Missing(what) => InjectError::Missing(what),
+                SignError::Unusable => InjectError::Unreadable,
+            })?;
+            for (name, value) in signed {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(Signing::SigV4(target)) = &self.signing {
+            let keys = AwsKeys::read(slots.key()?).ok_or(InjectError::NotAwsKeys)?;
+            for name in OWN_HEADERS {
+                headers.remove(name);
+            }
+            target
+                .sign(&keys, &method, &url, &mut headers, &body, now)
+                .ok_or_else(|| bad("a header cannot be signed".into()))?;
+        }
+        let destination = match &url {
+            Cow::Borrowed(_) => self.attachment.uri().clone(),
+            Cow::Owned(url) => uri_of(url)
+                .ok_or_else(|| bad("its query parameters make no valid address".into()))?,
+        };
         Ok(Filled {
+            method,
             destination,
             headers,
+            body,
         })
+    }
+
+    /// The server's address with the rules' query.
+    fn destination(&self) -> Cow<'_, Url> {
+        let own = self.attachment.url();
+        if self.rules.query.is_empty() {
+            return Cow::Borrowed(own);
+        }
+        let mut destination = own.clone();
+        destination.set_query(None);
+        destination
+            .query_pairs_mut()
+            .extend_pairs(&self.rules.query);
+        // A form's `+` is a space to some and a plus to others, and to
+        // signatures it is a plus.
+        let added = destination.query().unwrap_or_default().replace('+', "%20");
+        let query = match own.query().unwrap_or_default() {
+            "" => added,
+            own => format!("{own}&{added}"),
+        };
+        destination.set_query(Some(&query));
+        Cow::Owned(destination)
+    }
+
+    fn recipe(&self, request: &Unsigned) -> Result<Recipe, InjectError> {
+        let preset = self.attachment.preset();
+        preset
+            .map(|p| p.sign(request))
+            .transpose()
+            .map_err(InjectError::Preset)?
+            .flatten()
+            .ok_or_else(|| bad("it names the hook sign and does not answer it".into()))
     }
 
     /// The connection it was planned for.
@@ -223,6 +360,16 @@ struct Chosen<'a> {
     credential: Option<&'a str>,
 }
 
+impl Chosen<'_> {
+    /// What requests are signed with: the connection's token, or the server's
+    /// key.
+    fn key(&self) -> Result<&[u8], InjectError> {
+        self.bytes(&Slot::AccessToken)
+            .or_else(|| self.bytes(&Slot::ApiKey))
+            .ok_or(InjectError::Missing("to sign with"))
+    }
+}
+
 impl Slots for Chosen<'_> {
     fn bytes(&self, slot: &Slot) -> Option<&[u8]> {
         match slot {
@@ -242,25 +389,47 @@ pub(crate) fn uri_of(url: &Url) -> Option<Uri> {
     Uri::try_from(url).ok()
 }
 
-/// A credential ready to be sent, once, to one place.
+/// A request with its credential, ready to be sent, once, to one place.
 pub struct Filled {
+    method: Method,
     destination: Uri,
     headers: HeaderMap,
+    body: Bytes,
+}
+
+/// A [`Filled`] taken apart, for the sender and for nobody else. What was
+/// signed is all of it: nothing may be changed or added any more.
+pub struct FilledParts {
+    /// The HTTP method.
+    pub method: Method,
+    /// The only address it may go to.
+    pub uri: Uri,
+    /// With the credential.
+    pub headers: HeaderMap,
+    /// The judged body.
+    pub body: Bytes,
 }
 
 impl Filled {
-    /// Puts the credential over `headers` (replacing what has the same name)
-    /// and gives it to the sender with the only address it may go to.
+    /// Takes it apart, to send it.
     #[must_use]
-    pub fn into_request(self, mut headers: HeaderMap) -> (Uri, HeaderMap) {
-        for (name, value) in self.headers {
-            // Names are unique: `fill` inserted each once.
-            if let Some(name) = name {
-                headers.insert(name, value);
-            }
+    pub fn into_parts(self) -> FilledParts {
+        FilledParts {
+            method: self.method,
+            uri: self.destination,
+            headers: self.headers,
+            body: self.body,
         }
-        (self.destination, headers)
     }
+}
+
+/// The text of a template without slots.
+fn public_text(rendered: &Rendered) -> Option<String> {
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) => Some(text.clone()),
+        Piece::Slot(_) | Piece::Basic(_) => None,
+    };
+    rendered.0.iter().map(text).collect()
 }
 
 fn bad(what: String) -> InjectError {

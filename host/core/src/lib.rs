@@ -6,9 +6,10 @@
 //! Where to look:
 //! - what things are: [`names`], [`scope`], [`provider`], [`server`],
 //!   [`connection`], [`caller`], [`preset`];
-//! - what must stay secret: [`secret`], [`tokens`];
+//! - what must stay secret: [`secret`], [`tokens`], and [`veil`] before guests;
 //! - what is decided: [`policy`], [`approval`] (the user's word), [`decide`]
-//!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a token), [`refresh`], [`token_answer`];
+//!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a
+//!   token), [`signing`], [`refresh`], [`token_answer`];
 //! - what is said when it fails: [`error`]; what is kept of it: [`audit`].
 #![forbid(unsafe_code)]
 
@@ -32,7 +33,9 @@ pub mod request;
 pub mod scope;
 pub mod secret;
 pub mod server;
+pub mod signing;
 pub mod template;
 pub mod time;
 pub mod token_answer;
 pub mod tokens;
+pub mod veil;

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::names::Digest;
+use crate::signing::{Recipe, Unsigned};
 
 /// A JSON pointer (RFC 6901).
 pub type Pointer = String;
@@ -145,6 +146,11 @@ data! {
     /// Who the account is.
     struct Identity { pub request: Request, pub id: Pointer, pub label: Vec<Pointer>, pub tenant: Option<Pointer> }
 
+    /// Something a redactor takes out of a result.
+    enum Redaction { Drop(Pointer), Mask(Pointer), MaskRange(Pointer, u32, u32) }
+    /// An account as the hook `identity` makes it out.
+    struct AccountFacts { pub id: String, pub label: String, pub tenant: Option<String> }
+
     /// AWS Signature Version 4, computed by the host.
     struct SigV4 { pub service: Template, pub region: Template }
     /// A kind of credential the provider knows, and how it is sent.
@@ -182,6 +188,15 @@ pub struct Hooks {
     pub filter_tools: bool,
     /// See the WIT interface `redact`.
     pub redact: bool,
+}
+
+impl Description {
+    /// Whether requests with this credential are signed, by the host or by the
+    /// hook `sign`. Then there is no token header that could be replaced.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        self.hooks.sign || self.credentials.iter().any(|c| c.sigv4.is_some())
+    }
 }
 
 /// What `evaluate` wants to be told.
@@ -355,4 +370,29 @@ pub trait Preset: Send + Sync {
         tools: &[String],
         grant: &GrantFacts<'_>,
     ) -> Result<Option<Vec<String>>, PresetFault>;
+
+    /// The hook `sign`: how this request is to be signed. None if there is no
+    /// hook.
+    ///
+    /// # Errors
+    /// A [`PresetFault`]; the request must not be sent.
+    fn sign(&self, request: &Unsigned) -> Result<Option<Recipe>, PresetFault>;
+
+    /// The hook `identity` on an answer in which secrets are covered. None if
+    /// there is no hook.
+    ///
+    /// # Errors
+    /// A [`PresetFault`]; nothing is stored.
+    fn identity(&self, covered_body: &str) -> Result<Option<AccountFacts>, PresetFault>;
+
+    /// The hook `redact` on a result in which secrets are covered: what to take
+    /// out. None if there is no hook.
+    ///
+    /// # Errors
+    /// A [`PresetFault`]; the result is withheld.
+    fn redact(
+        &self,
+        call: &Call<'_>,
+        covered_result: &str,
+    ) -> Result<Option<Vec<Redaction>>, PresetFault>;
 }

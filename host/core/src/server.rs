@@ -42,7 +42,8 @@ pub struct Injection {
 pub struct ServerAuth {
     /// Whose credential.
     pub mode: AuthMode,
-    /// The provider, for the OAuth modes.
+    /// The provider, for the OAuth modes; in mode `static`, the one whose preset
+    /// says how the key is used, if any.
     #[serde(default)]
     pub provider: Option<ProviderName>,
     /// Scopes every connection needs for this server.

@@ -13,6 +13,7 @@ use crate::secret::{Sealed, Secret};
 use crate::template::scalar_text;
 use crate::time::Timestamp;
 use crate::tokens::{CredentialTokens, TokenSet};
+use crate::veil::Veil;
 
 mod body;
 mod capture;
@@ -345,6 +346,39 @@ pub fn read_plain(
     known: &[&str],
 ) -> Result<PlainAnswer, AnswerError> {
     judge(answer, shape, known).map(PlainAnswer)
+}
+
+/// An identity answer as the hook `identity` may read it: the JSON (of a form,
+/// an object), or the text that it is, with secrets covered.
+///
+/// # Errors
+/// [`AnswerError`] if the answer is none, or cannot be shown.
+pub fn covered_text(
+    answer: &Answer,
+    shape: &AnswerShape,
+    known: &[&str],
+    veil: &Veil,
+) -> Result<String, AnswerError> {
+    let status = answer.status;
+    let unreadable = |what: &str| AnswerError::Unreadable {
+        status,
+        what: what.to_owned(),
+    };
+    match judge(answer, shape, known) {
+        Ok(mut tree) => {
+            let covered = veil.cover_value(&mut tree.0);
+            covered.map_err(|_| unreadable("it repeats a secret as a name"))?;
+            Ok(tree.0.to_string())
+        }
+        // Not every provider answers in JSON: that is what a hook is for.
+        Err(AnswerError::Unreadable { .. })
+            if shape.success_checks.is_empty() && is_good_status(shape, status) =>
+        {
+            let text = answer.text().ok_or_else(|| unreadable("it is no text"))?;
+            Ok(veil.cover(text).unwrap_or_else(|| text.to_owned()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether an answer that need not have a body (of a revocation) says that it

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use countersign_core::caller::{Caller, Permissions};
 use countersign_core::connection::{Connection, Origins, ReauthReason, State, TokenFacts};
-use countersign_core::decide::{Attachment, Permit};
+use countersign_core::decide::{Attachment, Permit, Unusable};
 use countersign_core::error::CallError;
 use countersign_core::hosts::HostPattern;
-use countersign_core::inject::{InjectError, Plan, Vaulted};
+use countersign_core::inject::{InjectError, Plan, Request, Vaulted};
 use countersign_core::names::{
     ClientId, ConnectionId, Digest, ProviderName, ServerName, TeamName, UserName,
 };
 use countersign_core::policy::Rules;
 use countersign_core::preset::{
-    AnswerShape, Call, Credential, Description, GrantDifference, GrantFacts, Header, Hooks,
-    McpServer, Part, Preset, PresetFault, Refresh, RefreshKind, Registration, Rotation, Rule,
-    ScopeInfo, Slot, TokenShape, Tool, Verdict, Wants,
+    AccountFacts, AnswerShape, Call, Credential, Description, GrantDifference, GrantFacts, Header,
+    Hooks, McpServer, Part, Preset, PresetFault, Redaction, Refresh, RefreshKind, Registration,
+    Rotation, Rule, ScopeInfo, SigV4, Slot, TokenShape, Tool, Verdict, Wants,
 };
 use countersign_core::provider::Provider;
 use countersign_core::scope::ScopeSet;
@@ -23,14 +23,20 @@ use countersign_core::secret::{SealKey, Sealed, Secret};
 use countersign_core::server::{
     AuthMode, ConnectionUse, Injection, Server, ServerAuth, Target, ToolFilter,
 };
+use countersign_core::signing::{
+    Algorithm, Key, Recipe, SignatureText, SignedHeader, SignedPart, Step, Unsigned,
+};
 use countersign_core::time::Timestamp;
 use countersign_core::tokens::{CredentialTokens, TokenSet};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
+type Sign = fn(&Unsigned) -> Result<Recipe, PresetFault>;
+
 struct FakePreset {
     description: Description,
     verdict: Result<Verdict, PresetFault>,
+    recipe: Option<Sign>,
 }
 
 impl Preset for FakePreset {
@@ -57,6 +63,15 @@ impl Preset for FakePreset {
         _: &[String],
         _: &GrantFacts<'_>,
     ) -> Result<Option<Vec<String>>, PresetFault> {
+        Ok(None)
+    }
+    fn sign(&self, request: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+        self.recipe.as_ref().map(|f| f(request)).transpose()
+    }
+    fn identity(&self, _: &str) -> Result<Option<AccountFacts>, PresetFault> {
+        Ok(None)
+    }
+    fn redact(&self, _: &Call<'_>, _: &str) -> Result<Option<Vec<Redaction>>, PresetFault> {
         Ok(None)
     }
 }
@@ -252,6 +267,8 @@ struct Case {
     verdict: Result<Verdict, PresetFault>,
     tool: &'static str,
     policies: Rules,
+    description: Description,
+    sign: Option<Sign>,
 }
 
 fn case() -> Case {
@@ -266,14 +283,17 @@ fn case() -> Case {
         }),
         tool: "anything",
         policies: Rules::default(),
+        description: description(),
+        sign: None,
     }
 }
 
 impl Case {
     fn decide(&self) -> Result<Permit, CallError> {
         let preset: Arc<dyn Preset> = Arc::new(FakePreset {
-            description: description(),
+            description: self.description.clone(),
             verdict: self.verdict.clone(),
+            recipe: self.sign,
         });
         let attachment = Attachment::new(
             Arc::new(self.server.clone()),
@@ -318,11 +338,19 @@ impl Case {
         let key = SealKey::new([9; 32]);
         let bytes = set.into_secret().seal(&key, [1; 24], b"here");
         let sealed = Sealed::new(key, b"here".to_vec(), bytes);
-        let filled = plan.fill(&Vaulted {
+        let vaulted = Vaulted {
             tokens: Some(&sealed),
             api_key: None,
-        })?;
-        Ok(filled.into_request(http::HeaderMap::new()).1)
+        };
+        let mut headers = http::HeaderMap::new();
+        headers.insert("mcp-session-id", "session".parse().unwrap());
+        headers.insert("content-type", "application/json".parse().unwrap());
+        let request = Request {
+            method: http::Method::POST,
+            headers,
+            body: "{}".into(),
+        };
+        Ok(plan.fill(&vaulted, request, NOW)?.into_parts().headers)
     }
 }
 
@@ -562,4 +590,154 @@ fn no_token_leaves_for_a_host_off_the_audience() {
     off.connection.as_mut().unwrap().origins.audience =
         vec![HostPattern::parse("other.example.com").unwrap()];
     assert!(matches!(off.headers(), Err(InjectError::OffAudience(_))));
+}
+
+/// Signs with the day, then with the request, and says what it was shown.
+fn chained(shown: &Unsigned) -> Result<Recipe, PresetFault> {
+    let step = |key, data: &str| Step {
+        key,
+        algorithm: Algorithm::HmacSha256,
+        data: data.as_bytes().to_vec(),
+    };
+    Ok(Recipe {
+        steps: vec![
+            step(Key::Credential, "day"),
+            step(Key::Made(0), &shown.body_sha256),
+        ],
+        headers: vec![
+            SignedHeader {
+                name: "X-Signature".into(),
+                value: vec![SignedPart::Signature(Key::Made(1), SignatureText::Hex)],
+            },
+            SignedHeader {
+                name: "X-Shown".into(),
+                value: vec![SignedPart::Literal(
+                    format!("{shown:?}").replace(|c: char| !(' '..='~').contains(&c), "?"),
+                )],
+            },
+        ],
+    })
+}
+
+fn signing(sign: Sign) -> Case {
+    let mut case = case();
+    case.description.hooks.sign = true;
+    let place = Rule::SetHeader(Header {
+        name: "X-Signature".into(),
+        value: Vec::new(),
+    });
+    case.description.credentials[0].rules.push(place);
+    case.sign = Some(sign);
+    case
+}
+
+#[test]
+fn a_preset_signs_without_seeing_the_key_or_the_token() {
+    let headers = signing(chained).headers().unwrap();
+    // HMAC(HMAC("CANARY-user", "day"), sha256("{}")), from another implementation.
+    assert_eq!(
+        headers["x-signature"],
+        "2c905d940d63b92a7e2a2f212a692d7dc7a30f969831c30d31584371e1774ab6"
+    );
+    assert!(headers["x-signature"].is_sensitive());
+    assert_eq!(headers["authorization"], "Bearer CANARY-user");
+    let shown = headers["x-shown"].to_str().unwrap();
+    assert!(
+        shown.contains("content-type") && !shown.contains("CANARY"),
+        "{shown}"
+    );
+    assert!(!shown.contains("mcp-session-id"), "{shown}");
+}
+
+#[test]
+fn a_place_for_a_signature_that_is_not_made_is_left_out() {
+    let headers = signing(|_| Ok(Recipe::default())).headers().unwrap();
+    assert!(!headers.contains_key("x-signature"));
+}
+
+#[test]
+fn a_signer_that_fails_or_says_nothing_stops_the_call() {
+    let failed = signing(|_| Err(PresetFault::Deadline)).headers();
+    assert_eq!(failed, Err(InjectError::Preset(PresetFault::Deadline)));
+    let silent = Case {
+        sign: None,
+        ..signing(chained)
+    };
+    assert!(matches!(
+        silent.headers(),
+        Err(InjectError::Preset(PresetFault::BadOutput(_)))
+    ));
+    let key_itself = signing(|_| {
+        Ok(Recipe {
+            steps: vec![],
+            headers: vec![SignedHeader {
+                name: "x-signature".into(),
+                value: vec![SignedPart::Signature(Key::Credential, SignatureText::Hex)],
+            }],
+        })
+    });
+    assert!(matches!(
+        key_itself.headers(),
+        Err(InjectError::Preset(PresetFault::BadOutput(_)))
+    ));
+}
+
+#[test]
+fn a_signed_request_too_keeps_to_the_audience() {
+    for mut off in [signing(chained), aws()] {
+        // Nothing but the signature comes of the credential.
+        off.description.credentials[0].rules.clear();
+        off.server.target = Target::Url(url::Url::parse("https://other.example.com/mcp").unwrap());
+        off.connection.as_mut().unwrap().origins.audience =
+            vec![HostPattern::parse("other.example.com").unwrap()];
+        assert!(matches!(off.headers(), Err(InjectError::OffAudience(_))));
+    }
+}
+
+fn aws() -> Case {
+    let mut case = case();
+    let literal = |text: &str| vec![Part::Literal(text.into())];
+    case.description.credentials[0].rules.clear();
+    case.description.credentials[0].sigv4 = Some(SigV4 {
+        service: literal("execute-api"),
+        region: literal("eu-west-1"),
+    });
+    case
+}
+
+#[test]
+fn what_is_no_aws_key_signs_nothing() {
+    // The connection's token is CANARY-user.
+    assert_eq!(aws().headers(), Err(InjectError::NotAwsKeys));
+    let mut nowhere = aws();
+    nowhere.description.credentials[0].sigv4 = Some(SigV4 {
+        service: vec![Part::Literal("EXECUTE API".into())],
+        region: vec![Part::Variable("none".into())],
+    });
+    assert!(matches!(
+        nowhere.headers(),
+        Err(InjectError::Preset(PresetFault::BadOutput(_)))
+    ));
+}
+
+#[test]
+fn a_preset_that_signs_refuses_an_injection() {
+    for case in [signing(chained), aws()] {
+        let mut server = case.server.clone();
+        server.auth.injection = Some(Injection {
+            header_name: "X-Api-Key".into(),
+            header_prefix: String::new(),
+        });
+        let preset: Arc<dyn Preset> = Arc::new(FakePreset {
+            description: case.description.clone(),
+            verdict: case.verdict.clone(),
+            recipe: case.sign,
+        });
+        let made = Attachment::new(
+            Arc::new(server),
+            Some(Arc::new(case.provider.clone())),
+            Some(preset),
+        );
+        assert_eq!(made.err(), Some(Unusable::Injection));
+    }
 }

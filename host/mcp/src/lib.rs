@@ -9,7 +9,8 @@
 //! - what goes upstream: [`headers::Outgoing`], [`lazy`] (a session begun late),
 //!   [`upstream`] (the pooled, guarded client);
 //! - what comes back: [`body`], [`sse`], [`relay`] (looked at, unbuffered),
-//!   [`rewrite`] (filtered lists, refused URLs);
+//!   [`rewrite`] (filtered lists, refused URLs), [`redact`] (what a preset takes
+//!   out of a result);
 //! - what is said instead when the call cannot go through: [`answer`] and
 //!   [`refusal`].
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod envelope;
 pub mod headers;
 pub mod json;
 pub mod lazy;
+pub mod redact;
 pub mod refusal;
 pub mod relay;
 pub mod revision;

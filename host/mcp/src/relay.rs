@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::body::AnswerBody;
 use crate::envelope::Request;
+use crate::redact::may_pass;
 use crate::revision::{Era, Revision};
 use crate::rewrite::{Filter, has_unsafe_url};
 use crate::sse::{self, Event, Parser};
@@ -49,6 +50,9 @@ pub struct Rules {
     pub resumable: bool,
     /// Rewrites the response, for example a list of tools.
     pub filter: Option<Filter>,
+    /// Results here are redacted: nothing else passes that could hold what is
+    /// taken out of them, and no stream is resumed.
+    pub guarded: bool,
     /// Of a JSON answer or of one event, in bytes.
     pub limit: usize,
     /// What the client is told if the stream cannot be brought to its end.
@@ -73,6 +77,7 @@ impl Rules {
             pending: (!endless).then(|| request.id.raw().into()),
             resumable: revision.era() == Era::Sessions,
             filter: None,
+            guarded: false,
             limit: DEFAULT_LIMIT,
             on_fault: Box::new(on_fault),
             on_end: None,
@@ -86,6 +91,7 @@ impl Rules {
             pending: None,
             resumable: true,
             filter: None,
+            guarded: false,
             limit: DEFAULT_LIMIT,
             on_fault: Box::new(|_| Bytes::new()),
             on_end: None,
@@ -102,6 +108,14 @@ impl Rules {
     #[must_use]
     pub fn with_end(mut self, on_end: OnEnd) -> Self {
         self.on_end = Some(on_end);
+        self
+    }
+
+    /// Of an upstream whose results are redacted.
+    #[must_use]
+    pub fn guarded(mut self) -> Self {
+        self.guarded = true;
+        self.resumable = false;
         self
     }
 
@@ -312,13 +326,22 @@ impl Relay {
                 };
                 self.rules.pending = None;
                 self.end(StreamEnd::Answered);
-                if let Some(other) = other {
-                    self.ready.push_back(sse::with_data(&event, &other));
-                    return Ok(());
-                }
+                let event = match other {
+                    Some(other) => sse::with_data(&event, &other),
+                    None => event.raw,
+                };
+                self.ready.push_back(event);
+                return Ok(());
+            }
+            if self.rules.guarded && !may_pass(data) {
+                return Ok(());
             }
         }
-        self.ready.push_back(event.raw);
+        if self.rules.guarded && event.has_id {
+            self.ready.extend(sse::without_id(&event));
+        } else {
+            self.ready.push_back(event.raw);
+        }
         Ok(())
     }
 
@@ -376,6 +399,7 @@ mod tests {
             pending: Some("1".into()),
             resumable,
             filter: None,
+            guarded: false,
             limit: 1000,
             on_fault: Box::new(|fault| Bytes::from(format!("{{\"fault\":\"{fault}\"}}"))),
             on_end: None,
@@ -432,6 +456,20 @@ mod tests {
         let stream = "data: {\"id\":1,\"result\":\"secret\"}\n\n";
         let out = relayed(stream, rules(false).with_filter(filter)).await;
         assert_eq!(out, "event: message\ndata: {\"fault\":\"bad list\"}\n\n");
+    }
+
+    #[tokio::test]
+    async fn beside_a_redacted_result_nothing_passes_that_nobody_looked_through() {
+        let filter: Filter =
+            Box::new(|_| Ok(Some(Bytes::from_static(b"{\"id\":1,\"result\":\"less\"}"))));
+        let stream = "id: 1\ndata: \n\n: ping\n\nid: 2\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\ndata: {\"method\":\"notifications/message\",\"params\":\"secret\"}\n\ndata: {\"id\":2,\"result\":\"secret\"}\n\nid: 9\ndata: {\"id\":1,\"result\":\"secret\"}\n\ndata: {\"id\":1,\"result\":\"secret\"}\n\n";
+        let expected = ": ping\n\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\nid: 9\ndata: {\"id\":1,\"result\":\"less\"}\n\n";
+        let guarded = rules(true).guarded().with_filter(filter);
+        assert_eq!(relayed(stream, guarded).await, expected);
+        // Nobody resumes a stream whose rest nobody would look through.
+        let polling = "id: 1\ndata: \n\nretry: 10\n\n";
+        let ended = relayed(polling, rules(true).guarded()).await;
+        assert!(ended.contains("fault"), "{ended}");
     }
 
     #[tokio::test]

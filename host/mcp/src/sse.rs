@@ -194,6 +194,21 @@ pub fn with_data(event: &Event, json: &[u8]) -> Bytes {
     out.into()
 }
 
+/// The event without its `id`, so that nobody can resume after it; none if
+/// nothing else is in it.
+#[must_use]
+pub fn without_id(event: &Event) -> Option<Bytes> {
+    let data = event.data.as_ref().filter(|data| !data.is_empty())?;
+    let mut out = Vec::with_capacity(event.raw.len() + 16);
+    let kept = |line: &&[u8]| !line.is_empty() && !matches!(field(line).0, b"data" | b"id");
+    for line in lines(&event.raw).filter(kept) {
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    write_data(&mut out, data);
+    Some(out.into())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

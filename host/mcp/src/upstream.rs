@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_core::error::CallError;
 use countersign_core::ports::BoxFuture;
+use countersign_core::preset::PresetFault;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::body::AnswerBody;
@@ -170,12 +171,16 @@ pub enum UpstreamFault {
     /// It asked the user to open an address that no user should open.
     #[error("it asked the user to open an address that is not a web address")]
     UnsafeUrl,
+    /// The preset could not look through the answer, which nobody gets then.
+    #[error("its answer is withheld: {0}")]
+    Withheld(PresetFault),
 }
 
 impl From<UpstreamFault> for CallError {
     fn from(fault: UpstreamFault) -> Self {
         match fault {
             UpstreamFault::Timeout => Self::UpstreamTimeout,
+            UpstreamFault::Withheld(fault) => Self::Withheld(fault),
             other => Self::UpstreamUnavailable {
                 detail: other.to_string(),
             },

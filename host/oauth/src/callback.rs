@@ -325,7 +325,7 @@ impl Oauth {
             values: &values,
             ..asking
         };
-        let account = self.account(&asking, &granted.tokens).await?;
+        let account = self.account(&party, &asking, &granted.tokens).await?;
         let missing = judge_difference(description, &flow.asked, &granted)?;
         let origins = Origins {
             token: origin,

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use countersign_core::preset::{
-    Call, Description, GrantFacts, Hooks, PresetFault, TokenShape, Verdict,
+    AccountFacts, Call, Description, GrantFacts, Hooks, PresetFault, Redaction, TokenShape, Verdict,
 };
+use countersign_core::signing::{Recipe, Unsigned};
 use wasmtime::component::Component;
 
 use crate::engine::{EngineConfig, SizeClass};
@@ -95,6 +96,17 @@ pub(crate) trait Guest: Send + Sync {
         tools: &[String],
         grant: &GrantFacts<'_>,
     ) -> Result<Vec<String>, PresetFault>;
+
+    fn sign(&self, request: &Unsigned) -> Result<Recipe, PresetFault>;
+
+    fn identity(&self, body: &str) -> Result<AccountFacts, PresetFault>;
+
+    fn redact(
+        &self,
+        call: &Call<'_>,
+        settings: Option<&str>,
+        content: &str,
+    ) -> Result<Vec<Redaction>, PresetFault>;
 }
 
 /// What a guest is prepared from.

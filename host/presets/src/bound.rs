@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use countersign_core::names::Digest;
 use countersign_core::preset::{
-    Call, Description, GrantFacts, Preset, PresetFault, TokenShape, Verdict,
+    AccountFacts, Call, Description, GrantFacts, Preset, PresetFault, Redaction, TokenShape,
+    Verdict,
 };
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Scope, ScopeSet};
+use countersign_core::signing::{Recipe, Unsigned};
 
 use crate::approval::{Approval, canonical_settings};
 use crate::check::{self, CheckError, Declared};
-use crate::load::{LoadError, SharedLoaded, only_what_the_host_does, self_test};
+use crate::load::{LoadError, SharedLoaded, self_test};
 use crate::permissions::PermissionSet;
 use crate::symbols::Symbols;
 
@@ -44,7 +46,6 @@ impl Bound {
             &provider.settings,
             false,
         )?;
-        only_what_the_host_does(&description)?;
         self_test(&*loaded.guest, &description, &settings)?;
         let permissions = {
             let symbols =
@@ -87,6 +88,12 @@ impl Bound {
         &self.approval
     }
 
+    /// The settings, for a preset that wants them.
+    fn settings(&self) -> Option<&str> {
+        let wanted = self.description.wants.settings;
+        wanted.then_some(self.settings.as_str())
+    }
+
     /// Only what the description wants to be told.
     fn facts_for<'a>(&self, grant: &GrantFacts<'a>) -> GrantFacts<'a> {
         let wants = self.description.wants;
@@ -124,15 +131,10 @@ impl Preset for Bound {
             arguments: call.arguments.filter(|_| self.wants_arguments(call)),
             ..call.clone()
         };
-        let settings = self
-            .description
-            .wants
-            .settings
-            .then_some(self.settings.as_str());
         let verdict = self
             .loaded
             .guest
-            .evaluate(&call, settings, &self.facts_for(grant))?;
+            .evaluate(&call, self.settings(), &self.facts_for(grant))?;
         check::check_verdict(&verdict, &self.declared)?;
         Ok(verdict)
     }
@@ -205,5 +207,43 @@ impl Preset for Bound {
                 .cloned()
                 .collect(),
         ))
+    }
+
+    fn sign(&self, request: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+        if !self.description.hooks.sign {
+            return Ok(None);
+        }
+        let recipe = self.loaded.guest.sign(request)?;
+        check::check_recipe(&recipe, &self.declared)?;
+        Ok(Some(recipe))
+    }
+
+    fn identity(&self, covered_body: &str) -> Result<Option<AccountFacts>, PresetFault> {
+        if !self.description.hooks.identity {
+            return Ok(None);
+        }
+        let account = self.loaded.guest.identity(covered_body)?;
+        check::check_account(&account)?;
+        Ok(Some(account))
+    }
+
+    fn redact(
+        &self,
+        call: &Call<'_>,
+        covered_result: &str,
+    ) -> Result<Option<Vec<Redaction>>, PresetFault> {
+        if !self.description.hooks.redact {
+            return Ok(None);
+        }
+        let call = Call {
+            arguments: call.arguments.filter(|_| self.wants_arguments(call)),
+            ..call.clone()
+        };
+        let redactions = self
+            .loaded
+            .guest
+            .redact(&call, self.settings(), covered_result)?;
+        check::check_redactions(&redactions)?;
+        Ok(Some(redactions))
     }
 }

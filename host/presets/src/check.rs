@@ -13,14 +13,16 @@ use serde_json::{Map, Value};
 
 use crate::symbols::{SymbolError, Symbols};
 
+mod hooks;
 mod places;
 mod pointers;
 mod requests;
 mod verdict;
 
+pub(crate) use hooks::{check_account, check_authorize_parameters, check_recipe, check_redactions};
 pub(crate) use places::{header_uses, is_reserved_at_authorization};
 pub(crate) use pointers::token_shapes as check_token_shapes;
-pub(crate) use verdict::{Declared, check_authorize_parameters, check_verdict};
+pub(crate) use verdict::{Declared, check_verdict};
 
 /// Longest text anywhere in a description, in characters.
 const LONGEST_TEXT: usize = 4096;
@@ -200,7 +202,7 @@ pub(crate) fn check(
     }
     names(description)?;
     scopes(description)?;
-    hooks(description.hooks, exported)?;
+    exported_hooks(description.hooks, exported)?;
     let symbols =
         Symbols::new(description, settings, lenient).map_err(|error| at("variables", error))?;
     requests::check(description, &symbols)?;
@@ -345,7 +347,7 @@ fn scopes(d: &Description) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn hooks(named: Hooks, exported: Hooks) -> Result<(), CheckError> {
+fn exported_hooks(named: Hooks, exported: Hooks) -> Result<(), CheckError> {
     for (name, wanted, there) in [
         (
             "authorize-parameters",

@@ -1,13 +1,12 @@
-//! What a guest can reach: a log, and keys it cannot read. Nothing else (the
-//! WASI of `crate::wasi` has nothing in it).
+//! What a guest can reach: a log, and keys it cannot read (see
+//! [`crate::keys`]). Nothing else (the WASI of `crate::wasi` has nothing in it).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use wasmtime::component::{ComponentType, Lift, Linker, Resource, ResourceType};
-
 use crate::deadline::Meter;
 use crate::faults::is_harmless;
+use crate::keys::KeyRing;
 use crate::limits::Limiter;
 use crate::wasi::Numbers;
 
@@ -25,6 +24,7 @@ const PER_SECOND: u32 = 50;
 pub(crate) struct HostState {
     pub(crate) limiter: Limiter,
     pub(crate) meter: Meter,
+    pub(crate) keys: KeyRing,
     /// The next random numbers of a guest that asks WASI for some.
     pub(crate) numbers: Numbers,
     log: Arc<PresetLog>,
@@ -36,6 +36,7 @@ impl HostState {
         Self {
             limiter,
             meter,
+            keys: KeyRing::default(),
             numbers: Numbers::default(),
             log,
             logged: 0,
@@ -127,45 +128,6 @@ impl PresetLog {
             }
         }
     }
-}
-
-/// A key that stays in the host. The guest holds a number.
-pub(crate) struct SigningKey;
-
-#[derive(Debug, Clone, Copy, ComponentType, Lift)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "the guest chooses; no key is handed out yet")]
-enum Algorithm {
-    #[component(name = "hmac-sha256")]
-    HmacSha256,
-    #[component(name = "hmac-sha1")]
-    HmacSha1,
-    #[component(name = "hmac-sha512")]
-    HmacSha512,
-}
-
-/// Gives a component the interface `signing`. This host hands out no key (the
-/// hook `sign` is not called yet), so a guest can't get as far as `hmac`.
-///
-/// # Errors
-/// If the interface is linked already.
-pub(crate) fn link_signing(
-    linker: &mut Linker<HostState>,
-    interface: &str,
-) -> wasmtime::Result<()> {
-    let mut instance = linker.instance(interface)?;
-    instance.resource("key", ResourceType::host::<SigningKey>(), |_, _| Ok(()))?;
-    instance.func_wrap(
-        "[method]key.hmac",
-        |_,
-         (_key, _algorithm, _data): (Resource<SigningKey>, Algorithm, Vec<u8>)|
-         -> wasmtime::Result<(Resource<SigningKey>,)> {
-            Err(wasmtime::format_err!(
-                "this host hands out no signing keys yet"
-            ))
-        },
-    )
 }
 
 #[cfg(test)]

@@ -27,8 +27,11 @@ mod engine;
 mod faults;
 mod host;
 mod interfaces;
+mod keys;
 mod limits;
 mod load;
+#[cfg(feature = "observe")]
+pub mod observe;
 mod outline;
 mod permissions;
 pub mod signature;

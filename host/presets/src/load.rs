@@ -90,16 +90,6 @@ pub enum LoadError {
     /// `evaluate` failed on a harmless call.
     #[error("the self-test (evaluate of tools/list without scopes) failed: {0}")]
     SelfTest(PresetFault),
-    /// It needs a hook that the host does not call yet.
-    #[error(
-        "the preset needs the hook {0}, which this host does not run yet; enabling it would skip what the preset counts on"
-    )]
-    HookNotRun(&'static str),
-    /// It needs a signature that the host does not compute yet.
-    #[error(
-        "the preset's credential {0:?} needs AWS Signature Version 4, which this host does not compute yet"
-    )]
-    SigV4(String),
 }
 
 /// A component that passed everything that does not depend on a provider.
@@ -400,20 +390,6 @@ pub(crate) fn self_test(
         .evaluate(&call, settings, &grant)
         .and_then(|verdict| check::check_verdict(&verdict, &Declared::of(description)))
         .map_err(LoadError::SelfTest)
-}
-
-/// Refuses what would silently go without something the preset needs.
-pub(crate) fn only_what_the_host_does(description: &Description) -> Result<(), LoadError> {
-    if description.hooks.sign {
-        return Err(LoadError::HookNotRun("sign"));
-    }
-    if description.hooks.redact {
-        return Err(LoadError::HookNotRun("redact"));
-    }
-    match description.credentials.iter().find(|c| c.sigv4.is_some()) {
-        Some(credential) => Err(LoadError::SigV4(credential.name.clone())),
-        None => Ok(()),
-    }
 }
 
 /// Layer 1 of the component model's binary format (version 13), where a core

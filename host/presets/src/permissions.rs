@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use countersign_core::names::Digest;
 use countersign_core::preset::{self, Description, Header, Hooks, Offline, Template};
 use countersign_core::provider::Provider;
+use countersign_core::signing::AWS_SIGNATURE_HEADERS;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{CheckError, at, header_uses};
@@ -261,6 +262,14 @@ impl PermissionSet {
                 self.queries.insert(name.to_owned());
             }
             self.slots.extend(slots.into_iter().map(slot_text));
+        }
+        if d.hooks.sign {
+            self.slots.insert("<signature>".into());
+        }
+        if d.credentials.iter().any(|c| c.sigv4.is_some()) {
+            self.slots.insert("<aws-signature>".into());
+            self.headers
+                .extend(AWS_SIGNATURE_HEADERS.map(str::to_owned));
         }
     }
 }

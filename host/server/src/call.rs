@@ -14,11 +14,13 @@ use countersign_core::caller::Caller;
 use countersign_core::connection::{Connection, ConnectionKey, ReauthReason};
 use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
+use countersign_core::inject::Request as Unfilled;
 use countersign_core::inject::{InjectError, Plan, Vaulted};
 use countersign_core::names::{CallId, ServerName};
 use countersign_core::preset::{Call, PresetFault};
 use countersign_core::secret::Sealed;
 use countersign_core::server::{AuthMode, ConnectionUse, Server};
+use countersign_core::veil::Veil;
 use countersign_mcp::envelope::Message;
 use countersign_mcp::revision::Revision;
 use countersign_mcp::session::Binding;
@@ -41,6 +43,7 @@ pub(crate) mod ids;
 pub(crate) mod listen;
 pub(crate) mod lists;
 pub(crate) mod record;
+pub(crate) mod redact;
 pub(crate) mod sessions;
 
 use record::Trace;
@@ -203,10 +206,19 @@ pub(crate) async fn pass(
         (outcome, ..) => outcome,
     };
     let answer = settle(&attachment, outcome, trace)?;
+    let (connection, tokens) = match held {
+        Some(held) => (Some(held.connection), held.sealed),
+        None => (None, None),
+    };
+    let secrets = Secrets {
+        tokens,
+        api_key: key_of_server,
+    };
     Ok(Passed {
         answer,
         attachment,
-        connection: held.map(|h| h.connection),
+        connection,
+        secrets,
     })
 }
 
@@ -215,6 +227,29 @@ pub(crate) struct Passed {
     pub(crate) answer: Answer,
     pub(crate) attachment: Arc<Attachment>,
     pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) secrets: Secrets,
+}
+
+/// What a call was made with, still sealed: it must not be seen by a preset
+/// that looks through the answer.
+pub(crate) struct Secrets {
+    tokens: Option<Sealed>,
+    api_key: Option<Sealed>,
+}
+
+impl Secrets {
+    /// Hides them from a preset.
+    ///
+    /// # Errors
+    /// A fault: the preset may be shown nothing.
+    pub(crate) fn veil(&self) -> Result<Veil, PresetFault> {
+        let vaulted = Vaulted {
+            tokens: self.tokens.as_ref(),
+            api_key: self.api_key.as_ref(),
+        };
+        Veil::of_call(&vaulted)
+            .map_err(|_| PresetFault::Unavailable("the credential cannot be hidden from it".into()))
+    }
 }
 
 /// The server's attachment, pinned for this call.
@@ -340,13 +375,23 @@ impl Sender<'_> {
             tokens: held.and_then(|h| h.sealed.as_ref()),
             api_key: self.api_key,
         };
-        let filled = self.plan.fill(&vaulted).map_err(inject_error)?;
-        let (uri, headers) = filled.into_request(headers);
-        let outbound = Outbound {
+        let request = Unfilled {
             method: method.clone(),
-            uri,
             headers,
             body,
+        };
+        let now = self.app.world.clock.now();
+        let filled = self
+            .plan
+            .fill(&vaulted, request, now)
+            .map_err(inject_error)?;
+        // Signed as it is: from here on nothing is changed.
+        let filled = filled.into_parts();
+        let outbound = Outbound {
+            method: filled.method,
+            uri: filled.uri,
+            headers: filled.headers,
+            body: filled.body,
             expects,
             header_timeout: self.timeout,
         };

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::names::Digest;
 use countersign_core::preset::{
-    Call, Description, GrantFacts, Preset, PresetFault, TokenShape, Verdict,
+    AccountFacts, Call, Description, GrantFacts, Preset, PresetFault, Redaction, TokenShape,
+    Verdict,
 };
 use countersign_core::scope::ScopeSet;
+use countersign_core::signing::{Recipe, Unsigned};
 
 /// Verdicts kept for one preset; when they are too many all are forgotten.
 const KEPT: usize = 4096;
@@ -119,6 +121,22 @@ impl Preset for Remembering {
     ) -> Result<Option<Vec<String>>, PresetFault> {
         self.preset.filter_tools(tools, grant)
     }
+
+    fn sign(&self, request: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+        self.preset.sign(request)
+    }
+
+    fn identity(&self, covered_body: &str) -> Result<Option<AccountFacts>, PresetFault> {
+        self.preset.identity(covered_body)
+    }
+
+    fn redact(
+        &self,
+        call: &Call<'_>,
+        covered_result: &str,
+    ) -> Result<Option<Vec<Redaction>>, PresetFault> {
+        self.preset.redact(call, covered_result)
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +205,15 @@ mod tests {
             _: &[String],
             _: &GrantFacts<'_>,
         ) -> Result<Option<Vec<String>>, PresetFault> {
+            Ok(None)
+        }
+        fn sign(&self, _: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+            Ok(None)
+        }
+        fn identity(&self, _: &str) -> Result<Option<AccountFacts>, PresetFault> {
+            Ok(None)
+        }
+        fn redact(&self, _: &Call<'_>, _: &str) -> Result<Option<Vec<Redaction>>, PresetFault> {
             Ok(None)
         }
     }

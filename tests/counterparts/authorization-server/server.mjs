@@ -72,9 +72,9 @@ const store = new MemoryStore((id) => {
 });
 
 const issued = [];
-const tallies = { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [] };
+const tallies = { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [], authorizations: [] };
 const resetTallies = () => {
-    Object.assign(tallies, { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [] });
+    Object.assign(tallies, { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [], authorizations: [] });
 };
 const tokenFault = new Fault(['500', 'html', '200-error', 'error', 'drop', 'hang', 'form', 'truncated']);
 const grants = new Map();
@@ -413,6 +413,7 @@ const server = createServer(async (req, res) => {
         }
         return;
     }
+    if (url.pathname === '/auth') tallies.authorizations.push(Object.fromEntries(url.searchParams));
     // RFC 8414 clients look here first; the document is the same.
     if (url.pathname === '/.well-known/oauth-authorization-server') req.url = '/.well-known/openid-configuration';
     callback(req, res);

@@ -9,6 +9,7 @@ import { registerConformance } from './conformance.mjs';
 import { notesOf, registerNotes } from './notes.mjs';
 import { protection } from './protection.mjs';
 import { FAULTS, strike } from './faults.mjs';
+import { signatureOf, signatures } from './signatures.mjs';
 
 const args = flags({
     port: { type: 'string', default: process.env.PORT ?? '0' },
@@ -30,8 +31,9 @@ const args = flags({
 });
 
 const states = createRequestStateCodec({ key: crypto.getRandomValues(new Uint8Array(32)) });
-const observed = { requests: [], tokens: new Set(), subjects: {}, cancelled: 0, disconnected: 0 };
+const observed = { requests: [], tokens: new Set(), subjects: {}, cancelled: 0, disconnected: 0, unsigned: [] };
 const fault = new Fault(FAULTS);
+const unsigned = signatures(process.env.SIGNATURES);
 const sessions = new Map();
 
 /** A server for one session of 2025, or for one request of 2026. */
@@ -106,6 +108,7 @@ function record(req, body, auth) {
             params: member?.params ?? null,
             subject: auth?.extra?.subject ?? null,
             headers: Object.keys(req.headers),
+            signature: signatureOf(req),
             protocol_version: req.headers['mcp-protocol-version'] ?? null,
             session: req.headers['mcp-session-id'] ?? null,
             last_event_id: req.headers['last-event-id'] ?? null
@@ -117,6 +120,14 @@ function record(req, body, auth) {
     if (auth?.token !== undefined) observed.tokens.add(auth.token);
 }
 
+/** Who the token belongs to, in XML, and with the token repeated: as careless as a provider can be. */
+async function account(req, res) {
+    const auth = await guard?.admit(req, res);
+    if (auth === null || auth === undefined) return;
+    res.writeHead(200, { 'content-type': 'application/xml' });
+    res.end(`<account id="id-of-${auth.extra.subject}" name="${auth.extra.subject} of XML"><token>${auth.token}</token></account>`);
+}
+
 let guard = null;
 const hostAllowed = localhostHostValidation();
 const originAllowed = localhostOriginValidation();
@@ -126,6 +137,7 @@ async function serve(req, res) {
     if (await control(req, res, switches)) return;
     if (guard?.describe(req, res)) return;
     const path = new URL(req.url, 'http://upstream').pathname;
+    if (path === '/account') return account(req, res);
     if (path !== args.path) return sendJson(res, 404, { error: 'not here' });
 
     let auth = null;
@@ -135,8 +147,13 @@ async function serve(req, res) {
         req.auth = auth;
     }
     let body;
+    const bytes = req.method === 'POST' ? await readBody(req, Number(args['max-body'])) : Buffer.alloc(0);
+    const wrong = unsigned?.(req, bytes) ?? null;
+    if (wrong !== null) {
+        observed.unsigned.push(wrong);
+        return sendJson(res, 403, { error: 'bad_signature', error_description: wrong });
+    }
     if (req.method === 'POST') {
-        const bytes = await readBody(req, Number(args['max-body']));
         try {
             body = JSON.parse(bytes.toString('utf8'));
         } catch {
@@ -174,6 +191,7 @@ const switches = {
             sessions: sessions.size,
             cancelled: observed.cancelled,
             disconnected: observed.disconnected,
+            unsigned: observed.unsigned,
             fault: fault.armed
         };
     },
@@ -185,7 +203,7 @@ const switches = {
                 for (const { transport } of [...sessions.values()]) await transport.close();
                 sessions.clear();
             } else if (key === 'reset') {
-                Object.assign(observed, { requests: [], tokens: new Set(), subjects: {}, cancelled: 0, disconnected: 0 });
+                Object.assign(observed, { requests: [], tokens: new Set(), subjects: {}, cancelled: 0, disconnected: 0, unsigned: [] });
             } else throw new Error(`unknown switch ${key}`);
         }
         return {};

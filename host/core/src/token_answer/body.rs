@@ -36,6 +36,11 @@ impl Answer {
         self.status
     }
 
+    /// The body, if it is text.
+    pub(super) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.body).ok()
+    }
+
     pub(super) fn tree(&self, may_be_form: bool) -> Option<Tree> {
         match serde_json::from_slice::<Strict>(&self.body) {
             Ok(Strict(value)) => Some(Tree(value)),

@@ -19,6 +19,7 @@ use countersign_core::preset::*;
 use countersign_core::provider::{GrantType, Provider};
 use countersign_core::scope::ScopeSet;
 use countersign_core::secret::Secret;
+use countersign_core::signing::{Recipe, Unsigned};
 use countersign_core::time::Timestamp;
 use countersign_oauth::consent::{AskedBy, Begin, Callback, Outcome, ReturnTo};
 use countersign_oauth::http::{Guard, GuardOptions};
@@ -177,6 +178,23 @@ impl Preset for FakePreset {
         _: &[String],
         _: &GrantFacts<'_>,
     ) -> Result<Option<Vec<String>>, PresetFault> {
+        Ok(None)
+    }
+    fn sign(&self, _: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+        Ok(None)
+    }
+    fn identity(&self, covered_body: &str) -> Result<Option<AccountFacts>, PresetFault> {
+        if !self.0.hooks.identity {
+            return Ok(None);
+        }
+        // What the host checks is for the preset's own crate to test.
+        Ok(Some(AccountFacts {
+            id: "made-by-hook".into(),
+            label: covered_body.chars().take(120).collect(),
+            tenant: Some("acme".into()),
+        }))
+    }
+    fn redact(&self, _: &Call<'_>, _: &str) -> Result<Option<Vec<Redaction>>, PresetFault> {
         Ok(None)
     }
 }

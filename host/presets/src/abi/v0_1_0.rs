@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::preset::{self as host, Hooks, PresetFault};
+use countersign_core::signing::{Recipe, Unsigned};
 use wasmtime::Store;
 use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, ComponentType, InstancePre, Lift, Linker, Lower,
@@ -13,10 +14,12 @@ use super::{Compiled, Described, Guest};
 use crate::deadline::Meter;
 use crate::engine::{EngineConfig, SizeClass};
 use crate::faults::{classify, plain};
-use crate::host::{HostState, Level, PresetLog, link_signing};
+use crate::host::{HostState, Level, PresetLog};
+use crate::keys::{KeyRing, link_signing};
 use crate::limits::Limiter;
 
 mod convert;
+mod hooks;
 
 /// Bindings made from the WIT.
 #[allow(
@@ -54,18 +57,6 @@ impl log::Host for HostState {
         };
         Self::log(self, level, &message)
     }
-}
-
-/// What the hook `refresh-error` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
-#[component(enum)]
-#[repr(u8)]
-#[allow(dead_code, reason = "the guest chooses")]
-enum Outcome {
-    #[component(name = "permanent")]
-    Permanent,
-    #[component(name = "transient")]
-    Transient,
 }
 
 /// Functions, by where the component exports them. `evaluate` is looked up by
@@ -152,7 +143,10 @@ impl Prepared {
         store.set_epoch_deadline(first_look);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().meter.look()));
         store.set_hostcall_fuel(answer);
-        match work(&mut store) {
+        let done = work(&mut store);
+        #[cfg(feature = "observe")]
+        crate::observe::guest_ended();
+        match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(text)) => Err(PresetFault::Reported(plain(&text))),
             Err(error) => Err(classify(&error, store.data().limiter.refused())),
@@ -170,6 +164,22 @@ impl Prepared {
         T: ComponentType + Lift + Send + Sync + 'static,
         (Result<T, String>,): ComponentNamedList + Lift,
     {
+        self.call_and(index, parameters, |answer, _| answer)
+    }
+
+    /// Calls one function in a fresh sandbox, and takes from the sandbox what
+    /// goes with the answer.
+    fn call_and<P, T, R>(
+        &self,
+        index: Option<&ComponentExportIndex>,
+        parameters: P,
+        and: impl FnOnce(T, &mut HostState) -> R,
+    ) -> Result<R, PresetFault>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        T: ComponentType + Lift + Send + Sync + 'static,
+        (Result<T, String>,): ComponentNamedList + Lift,
+    {
         let index = index.ok_or_else(|| {
             PresetFault::BadOutput(
                 "describe names a hook that the component does not export".into(),
@@ -181,7 +191,7 @@ impl Prepared {
             let function =
                 instance.get_typed_func::<P, (Result<T, String>,)>(&mut *store, index)?;
             let (answer,) = function.call(&mut *store, parameters)?;
-            Ok(answer)
+            Ok(answer.map(|answer| and(answer, store.data_mut())))
         })
     }
 }
@@ -314,11 +324,11 @@ impl Guest for Prepared {
         code: Option<&str>,
         masked_body: &str,
     ) -> Result<bool, PresetFault> {
-        let outcome: Outcome = self.call(
+        let outcome: hooks::Outcome = self.call(
             self.functions.refresh_error.as_ref(),
             (status, code, masked_body),
         )?;
-        Ok(outcome == Outcome::Permanent)
+        Ok(outcome == hooks::Outcome::Permanent)
     }
 
     fn filter_tools(
@@ -330,5 +340,34 @@ impl Guest for Prepared {
             self.functions.filter_tools.as_ref(),
             (tools, convert::grant(grant)),
         )
+    }
+
+    fn sign(&self, request: &Unsigned) -> Result<Recipe, PresetFault> {
+        self.call_and(
+            self.functions.sign.as_ref(),
+            (hooks::Outgoing::from(request), KeyRing::lent()),
+            |headers: Vec<hooks::SignedHeader>, state| Recipe {
+                headers: headers.into_iter().map(Into::into).collect(),
+                steps: std::mem::take(&mut state.keys).into_steps(),
+            },
+        )
+    }
+
+    fn identity(&self, body: &str) -> Result<host::AccountFacts, PresetFault> {
+        let account: hooks::Account = self.call(self.functions.identity.as_ref(), (body,))?;
+        Ok(account.into())
+    }
+
+    fn redact(
+        &self,
+        call: &host::Call<'_>,
+        settings: Option<&str>,
+        content: &str,
+    ) -> Result<Vec<host::Redaction>, PresetFault> {
+        let redactions: Vec<hooks::Redaction> = self.call(
+            self.functions.redact.as_ref(),
+            (guest_call(call, settings), content),
+        )?;
+        Ok(redactions.into_iter().map(Into::into).collect())
     }
 }

@@ -6,12 +6,14 @@ use countersign_core::preset::{
     Parameter, Part, Request, Rule, Template, TokenRequest,
 };
 
+use countersign_core::signing::AWS_SIGNATURE_HEADERS;
+
 use super::places::{
     ACCOUNT, ACCOUNT_URL, AUTHORIZATION_OWN, Allowed, NEVER_SUPPRESSED, NONE, PUBLIC, Place,
     REFRESH_REQUEST, REVOCATION, REVOCATION_URL, TOKEN_OWN, TOKEN_REQUEST, UPSTREAM, allow,
     carries_client_secret, is_forbidden_at_provider, is_host_pattern,
 };
-use super::{CheckError, at, cut};
+use super::{CheckError, at, cut, header_uses};
 use crate::symbols::{SymbolError, Symbols, covers, host_of};
 
 /// Checks every template.
@@ -110,6 +112,17 @@ impl Checker<'_> {
                 self.rule("credentials.rules", rule, UPSTREAM, is_forbidden_header)?;
             }
             if let Some(sigv4) = &credential.sigv4 {
+                let names = header_uses(credential.rules.iter());
+                if let Some((name, ..)) = names.iter().find(|(name, is_header, slots)| {
+                    *is_header
+                        && (AWS_SIGNATURE_HEADERS.contains(&name.to_ascii_lowercase().as_str())
+                            || !slots.is_empty())
+                }) {
+                    return Err(CheckError::Header {
+                        place: "credentials.rules (the credential is signed by sigv4)".into(),
+                        name: cut(name),
+                    });
+                }
                 self.template(
                     Place {
                         name: "credentials.sigv4",

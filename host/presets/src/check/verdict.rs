@@ -1,14 +1,14 @@
-//! Judges what `evaluate` and the hooks answer.
+//! Judges what `evaluate` answers.
 //!
 //! What an administrator approved is what `describe` declared. An answer may
 //! use less of it, never more.
 
 use std::collections::BTreeSet;
 
-use countersign_core::preset::{Description, Part, PresetFault, Rule, Template, Verdict};
+use countersign_core::preset::{Description, Part, PresetFault, Rule, Slot, Template, Verdict};
 use countersign_core::scope::Scope;
 
-use super::{header_uses, is_reserved_at_authorization};
+use super::header_uses;
 use crate::faults::{is_harmless, plain};
 use crate::symbols::slot_text;
 
@@ -27,6 +27,16 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
+    /// Whether a request may carry this header.
+    pub(super) fn header(&self, name: &str) -> bool {
+        self.headers.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Whether a request may carry this secret.
+    pub(super) fn slot(&self, slot: &Slot) -> bool {
+        self.slots.contains(&slot_text(slot))
+    }
+
     pub(crate) fn of(d: &Description) -> Self {
         use countersign_core::preset::ValueKind;
         let mut this = Self {
@@ -157,30 +167,7 @@ fn template(parts: &Template, declared: &Declared) -> Result<(), PresetFault> {
     Ok(())
 }
 
-/// Checks what the hook `authorize-parameters` adds.
-///
-/// # Errors
-/// [`PresetFault::BadOutput`]; the consent must not begin.
-pub(crate) fn check_authorize_parameters(
-    parameters: &[(String, String)],
-    d: &Description,
-) -> Result<(), PresetFault> {
-    few("parameters", parameters.len())?;
-    let scope_parameters = d.authorization.iter().flat_map(|a| &a.scope_parameters);
-    for (name, value) in parameters {
-        let is_scope = scope_parameters.clone().any(|p| p.name == *name);
-        if name.is_empty() || is_scope || is_reserved_at_authorization(name) {
-            return Err(bad(format!(
-                "the authorization parameter {name:?} is the host's own"
-            )));
-        }
-        text("a parameter's name", name)?;
-        text("a parameter's value", value)?;
-    }
-    Ok(())
-}
-
-fn few(what: &str, count: usize) -> Result<(), PresetFault> {
+pub(super) fn few(what: &str, count: usize) -> Result<(), PresetFault> {
     if count > MOST {
         Err(bad(format!("{count} {what}, and at most {MOST} are taken")))
     } else {
@@ -188,7 +175,7 @@ fn few(what: &str, count: usize) -> Result<(), PresetFault> {
     }
 }
 
-fn text(what: &str, text: &str) -> Result<(), PresetFault> {
+pub(super) fn text(what: &str, text: &str) -> Result<(), PresetFault> {
     if text.len() > LONGEST || !text.chars().all(is_harmless) {
         Err(bad(format!(
             "{what} is longer than {LONGEST} bytes, or holds a line break or another character that controls or hides"
@@ -198,6 +185,6 @@ fn text(what: &str, text: &str) -> Result<(), PresetFault> {
     }
 }
 
-fn bad(what: String) -> PresetFault {
+pub(super) fn bad(what: String) -> PresetFault {
     PresetFault::BadOutput(plain(&what))
 }

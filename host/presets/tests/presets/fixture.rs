@@ -171,10 +171,16 @@ impl Fixture {
         } else {
             ""
         };
+        // A lent key has to be given back.
+        let key = if self.hooks.iter().any(|(hook, _)| *hook == "sign") {
+            "(import \"countersign:preset/signing@0.1.0\" \"[resource-drop]key\" (func $give_back (param i32)))"
+        } else {
+            ""
+        };
         let pages = self.pages.max(u32::try_from(heap / 65536).unwrap() + 1);
         let interfaces: String = self.interfaces.iter().map(|i| i.core).collect();
         format!(
-            r#"(module {log} {interfaces}
+            r#"(module {log} {key} {interfaces}
             (memory (export "memory") {pages})
             (global $heap (mut i32) (i32.const {heap}))
             (data (i32.const {BASE}) "{data}")
@@ -204,6 +210,8 @@ fn parameters(interface: &str, function: &str) -> &'static str {
         ("token-answer", _) => "i32 i32 i32",
         ("refresh-error", _) => "i32 i32 i32 i32 i32 i32",
         ("filter-tools", _) => "i32 i32 i32 i32 i32 i32 i32 i32 i32",
+        ("identity", _) => "i32 i32",
+        ("sign", _) => "i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32",
         ("redact", _) => "i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32",
         other => panic!("no signature for {other:?}"),
     }

@@ -4,6 +4,7 @@
 mod descriptions;
 mod faults;
 mod fixture;
+mod hooks;
 mod house;
 mod life;
 mod refusals;

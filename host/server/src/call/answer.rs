@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, Response};
 
 use crate::call::record::Trace;
 use crate::call::sessions::{LIFETIME, Session};
-use crate::call::{Ask, Exchange, Passed, carry, lists, pass};
+use crate::call::{Ask, Exchange, Passed, carry, lists, pass, redact};
 use crate::wiring::App;
 
 /// A request's answer with the session id it gives to the client.
@@ -100,18 +100,29 @@ async fn relayed(
         answer,
         attachment,
         connection,
+        secrets,
     } = passed;
     if let Some(connection) = &connection {
         note_use(app, connection);
     }
     let mut rules = Rules::of_request(request, exchange.revision, on_fault(exchange, request));
-    if let Some(filter) = lists::filter(
-        &attachment,
-        &exchange.caller,
-        connection,
-        exchange.revision,
-        &request.method,
-    ) {
+    if redact::guards(&attachment) {
+        rules = rules.guarded();
+    }
+    let listed = lists::Listed {
+        attachment: &attachment,
+        caller: &exchange.caller,
+        revision: exchange.revision,
+        method: &request.method,
+    };
+    // No method has both.
+    let redaction = redact::is_for(&attachment, request);
+    let filter = if redaction {
+        Some(redact::filter(&attachment, request, secrets))
+    } else {
+        listed.filter(connection, secrets)
+    };
+    if let Some(filter) = filter {
         rules = rules.with_filter(filter);
     }
     // A stream without a response (`subscriptions/listen`) is on record when

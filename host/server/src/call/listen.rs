@@ -13,7 +13,7 @@ use http::{Method, Response, StatusCode};
 
 use crate::call::carry::Case;
 use crate::call::record::Trace;
-use crate::call::{Ask, Exchange, held, pass};
+use crate::call::{Ask, Exchange, held, pass, redact};
 use crate::wiring::App;
 
 /// How often a stream without an upstream is kept alive.
@@ -34,8 +34,11 @@ pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<Answer
     .await;
     // The stream may stay open for hours: that it was opened is on record now.
     trace.end(result.as_ref().err());
-    let answer = match result {
-        Ok(passed) => passed.answer,
+    let (answer, rules) = match result {
+        Ok(passed) if redact::guards(&passed.attachment) => {
+            (passed.answer, Rules::of_stream().guarded())
+        }
+        Ok(passed) => (passed.answer, Rules::of_stream()),
         Err(error) if error.wants_user() && exchange.session.is_some() => {
             return wait(app, exchange, error);
         }
@@ -44,7 +47,7 @@ pub(crate) async fn open(app: &Arc<App>, exchange: &Exchange) -> Response<Answer
     if answer.kind != Kind::Events {
         return answer.into_response(None);
     }
-    let answer = match relay::apply(answer, Rules::of_stream()).await {
+    let answer = match relay::apply(answer, rules).await {
         Ok(answer) => answer,
         Err(fault) => return failed(exchange, &fault.into()),
     };

@@ -143,13 +143,18 @@ pub(super) fn check(
             .transpose()
     };
     let client_id = text::line("client_id", &input.client_id, 512)?;
-    if client_id.is_empty() {
+    let keyed = is_keyed(&input, around.description);
+    if client_id.is_empty() && !keyed {
         return Err(Refusal::invalid(
             "client_id",
             "is required; the provider's console shows it",
         ));
     }
-    let grant_types = grant_types(input.grant_types)?;
+    let grant_types = match input.grant_types {
+        None if keyed => Vec::new(),
+        Some(given) if keyed && given.is_empty() => Vec::new(),
+        given => grant_types(given)?,
+    };
     let pkce = around
         .description
         .and_then(|d| d.authorization.as_ref())
@@ -208,6 +213,25 @@ pub(super) fn check(
     Ok(provider)
 }
 
+/// Whether nobody signs in at this provider: its preset only says how stored
+/// keys are sent, or what is signed with them.
+fn is_keyed(input: &ProviderInput, described: Option<&Description>) -> bool {
+    let endpoints = [
+        &input.authorization_endpoint,
+        &input.token_endpoint,
+        &input.device_authorization_endpoint,
+    ];
+    endpoints
+        .iter()
+        .all(|e| e.as_ref().is_none_or(String::is_empty))
+        && described.is_some_and(|d| {
+            d.authorization.is_none()
+                && d.token_endpoint.is_none()
+                && d.device_authorization_endpoint.is_none()
+                && d.token_requests.is_empty()
+        })
+}
+
 fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal> {
     use TokenAuthMethod as Method;
     let described = around.description;
@@ -236,7 +260,7 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
             "private_key_ref",
             "is only used with token_endpoint_auth_method private_key_jwt",
         )),
-        None if !secret && !key => Err(Refusal::invalid(
+        None if !secret && !key && !p.grant_types.is_empty() => Err(Refusal::invalid(
             "client_secret_ref",
             "is required, unless this is a public client: then write token_endpoint_auth_method none",
         )),
@@ -276,7 +300,8 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
             format!("is required: the preset {} has none of its own", p.preset),
         ));
     }
-    if p.token_endpoint.is_none() && described.token_endpoint.is_none() {
+    let signs_in = !p.grant_types.is_empty();
+    if signs_in && p.token_endpoint.is_none() && described.token_endpoint.is_none() {
         return Err(Refusal::invalid(
             "token_endpoint",
             format!("is required: the preset {} has none of its own", p.preset),

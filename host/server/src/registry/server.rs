@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_core::inject::is_forbidden_header;
 use countersign_core::names::{ProviderName, ServerName, TeamName};
-use countersign_core::preset::Description;
+use countersign_core::preset::{Description, Part, Rule, Slot};
 use countersign_core::provider::{GrantType, Provider, duration_text};
 use countersign_core::server::{
     AuthMode, ConnectionUse, DEFAULT_TIMEOUT, DEFAULT_WAIT, Injection, Server, ServerAuth, Target,
@@ -72,7 +72,8 @@ pub struct AuthInput {
     /// `token-exchange`.
     #[schema(value_type = String)]
     pub mode: Option<AuthMode>,
-    /// The provider, for the OAuth modes.
+    /// The provider, for the OAuth modes; in mode `static`, the one whose
+    /// preset says how the key is sent or what is signed with it.
     pub provider: Option<String>,
     /// Scopes every connection needs for this server.
     pub required_scopes: Option<Vec<String>>,
@@ -246,17 +247,14 @@ fn no_auth(auth: &AuthInput) -> Result<Checked, Refusal> {
 }
 
 fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
-    let unused = [
-        ("auth.provider", auth.provider.is_some()),
-        (
-            "auth.required_scopes",
-            auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
-        ),
-    ];
+    let unused = [(
+        "auth.required_scopes",
+        auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
+    )];
     refuse_unused(
         &unused,
         "static",
-        "a stored key has no provider; use mode user-delegated for OAuth",
+        "a stored key has no scopes; use mode user-delegated for OAuth",
     )?;
     let Some(secret) = secret_ref(
         "auth.secret_ref",
@@ -286,12 +284,67 @@ fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result
             ),
         ));
     }
+    let provider = match auth.provider.as_deref() {
+        Some(name) => Some(provider(Some(name), around.snapshot)?),
+        None => None,
+    };
+    let described = provider.as_ref().and_then(|p| (around.description)(p));
+    let injection = injection(auth.injection.as_ref())?;
+    if let (Some(provider), Some(described)) = (&provider, &described) {
+        takes_key(provider, described)?;
+        refuse_injection(provider, described, injection.as_ref())?;
+        in_audience(provider, described, url)?;
+    }
     let auth = ServerAuth {
+        provider: provider.as_ref().map(|p| p.name.clone()),
         secret_ref: Some(secret),
-        injection: injection(auth.injection.as_ref())?,
+        injection,
         ..bare(AuthMode::Static)
     };
-    Ok((auth, None))
+    Ok((auth, provider.zip(described)))
+}
+
+/// Whether a stored key is any good to the preset.
+fn takes_key(provider: &Provider, described: &Description) -> Result<(), Refusal> {
+    let api_key = Part::Slot(Slot::ApiKey);
+    let carries = |rule: &Rule| match rule {
+        Rule::SetHeader(header) => header.value.iter().any(|part| match part {
+            Part::Basic(basic) => {
+                basic.user == Slot::ApiKey || basic.password == Some(Slot::ApiKey)
+            }
+            part => *part == api_key,
+        }),
+        Rule::SetQuery(_) => false,
+    };
+    let rules = described.credentials.iter().flat_map(|c| &c.rules);
+    if described.signs() || rules.into_iter().any(carries) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "auth.provider",
+        format!(
+            "the preset {} neither sends nor signs with a stored key; leave auth.provider out, or use mode user-delegated",
+            provider.preset
+        ),
+    ))
+}
+
+/// Where requests are signed there is no token header to replace.
+fn refuse_injection(
+    provider: &Provider,
+    described: &Description,
+    injection: Option<&Injection>,
+) -> Result<(), Refusal> {
+    if injection.is_some() && described.signs() {
+        return Err(Refusal::invalid(
+            "auth.injection",
+            format!(
+                "the preset {} signs requests; there is no token header to replace",
+                provider.preset
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn user_delegated(
@@ -322,16 +375,7 @@ fn user_delegated(
     let described = (around.description)(&provider);
     let injection = injection(auth.injection.as_ref())?;
     if let Some(described) = &described {
-        let signs = described.hooks.sign || described.credentials.iter().any(|c| c.sigv4.is_some());
-        if injection.is_some() && signs {
-            return Err(Refusal::invalid(
-                "auth.injection",
-                format!(
-                    "the preset {} signs requests; there is no token header to replace",
-                    provider.preset
-                ),
-            ));
-        }
+        refuse_injection(&provider, described, injection.as_ref())?;
         in_audience(&provider, described, url)?;
     }
     let auth = ServerAuth {

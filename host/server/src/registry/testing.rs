@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::names::{Digest, PresetName, ProviderName};
 use countersign_core::preset::{
-    AnswerShape, AuthorizationRequest, Call, Description, GrantDifference, GrantFacts, Hooks,
-    McpServer, Offline, Part, Pkce, Preset, PresetFault, Refresh, RefreshKind, Registration,
-    Rotation, TokenShape, Verdict, Wants,
+    AccountFacts, AnswerShape, AuthorizationRequest, Call, Description, GrantDifference,
+    GrantFacts, Hooks, McpServer, Offline, Part, Pkce, Preset, PresetFault, Redaction, Refresh,
+    RefreshKind, Registration, Rotation, TokenShape, Verdict, Wants,
 };
 use countersign_core::provider::Provider;
 use countersign_core::scope::ScopeSet;
+use countersign_core::signing::{Recipe, Unsigned};
 use countersign_presets::signature::Origin;
 use countersign_presets::{
     Approval, BindError, BindingStatus, CatalogEntry, FileState, Inspection, PermissionDifference,
@@ -60,6 +61,15 @@ impl Preset for FakePreset {
         _: &[String],
         _: &GrantFacts<'_>,
     ) -> Result<Option<Vec<String>>, PresetFault> {
+        Ok(None)
+    }
+    fn sign(&self, _: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+        Ok(None)
+    }
+    fn identity(&self, _: &str) -> Result<Option<AccountFacts>, PresetFault> {
+        Ok(None)
+    }
+    fn redact(&self, _: &Call<'_>, _: &str) -> Result<Option<Vec<Redaction>>, PresetFault> {
         Ok(None)
     }
 }

@@ -162,6 +162,9 @@ mod tests {
     };
     use countersign_core::scope::ScopeSet;
 
+    use countersign_core::preset::{AccountFacts, Redaction};
+    use countersign_core::signing::{Recipe, Unsigned};
+
     use super::*;
     use crate::registry::testing::description;
 
@@ -197,6 +200,15 @@ mod tests {
             _: &[String],
             _: &GrantFacts<'_>,
         ) -> Result<Option<Vec<String>>, PresetFault> {
+            Ok(None)
+        }
+        fn sign(&self, _: &Unsigned) -> Result<Option<Recipe>, PresetFault> {
+            Ok(None)
+        }
+        fn identity(&self, _: &str) -> Result<Option<AccountFacts>, PresetFault> {
+            Ok(None)
+        }
+        fn redact(&self, _: &Call<'_>, _: &str) -> Result<Option<Vec<Redaction>>, PresetFault> {
             Ok(None)
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn verdict(verdict: p::Verdict) -> host::Verdict {
     }
 }
 
-fn slot(slot: t::Slot) -> host::Slot {
+pub(super) fn slot(slot: t::Slot) -> host::Slot {
     match slot {
         t::Slot::AccessToken => host::Slot::AccessToken,
         t::Slot::RefreshToken => host::Slot::RefreshToken,
