@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Uri};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
 use url::Url;
 
 use crate::connection::Connection;

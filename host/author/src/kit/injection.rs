@@ -85,9 +85,16 @@ fn sent(
         tokens: Some(sealed),
         ..Vaulted::default()
     };
-    let filled = plan.fill(&vaulted).map_err(|e| e.to_string())?;
-    let (url, headers) = filled.into_request(HeaderMap::new());
-    Ok((credential, url.to_string(), headers))
+    let request = Request {
+        method: http::Method::POST,
+        headers: HeaderMap::new(),
+        body: Default::default(),
+    };
+    let filled = plan
+        .fill(&vaulted, request, NOW)
+        .map_err(|e| e.to_string())?
+        .into_parts();
+    Ok((credential, filled.uri.to_string(), filled.headers))
 }
 
 fn on_audience(

@@ -47,6 +47,10 @@ pub(super) struct Write {
     /// Name of the secret with the key (static)
     #[arg(long, value_name = "NAME")]
     static_secret_ref: Option<String>,
+    /// The provider whose preset says how the key is sent or what is signed
+    /// with it (static)
+    #[arg(long, value_name = "PROVIDER", conflicts_with = "user_oauth_provider")]
+    static_provider: Option<String>,
     /// Header that carries the credential, instead of the preset's
     #[arg(long, value_name = "HEADER")]
     header_name: Option<String>,
@@ -128,7 +132,8 @@ impl Write {
             None => Map::new(),
         };
         put_text(&mut auth, "mode", mode);
-        put_text(&mut auth, "provider", self.user_oauth_provider);
+        let provider = self.static_provider.or(self.user_oauth_provider);
+        put_text(&mut auth, "provider", provider);
         put_list(&mut auth, "required_scopes", self.user_oauth_scopes);
         put_text(&mut auth, "secret_ref", self.static_secret_ref);
         match self.header_name.as_deref() {
@@ -240,6 +245,10 @@ mod tests {
                 "auth": {"provider": null, "required_scopes": null, "mode": "static", "secret_ref": "KEY",
                          "injection": {"header_name": "X-Api-Key", "header_prefix": ""}},
             })
+        );
+        assert_eq!(
+            body("notes|--static-secret-ref|AWS_KEY|--static-provider|aws"),
+            json!({"auth": {"provider": "aws", "required_scopes": null, "mode": "static", "secret_ref": "AWS_KEY"}})
         );
         assert_eq!(
             body("notes|--deny-tools|delete_*|--team|"),
