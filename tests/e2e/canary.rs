@@ -44,15 +44,43 @@ fn holds(haystack: &[u8], needle: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_anywhere_but_where_it_belongs() -> Result<()> {
+    nowhere_but_where_it_belongs("generic", &[]).await
+}
+
+/// `nosy` asks for everything, repeats all it sees, signs, and points its
+/// identity at an answer that holds the token.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_gets_out_by_a_preset_that_repeats_all_it_sees() -> Result<()> {
+    let told = [
+        "tell-err",
+        "tell-deny",
+        "tell-scopes",
+        "tell-panic",
+        "tell-header",
+    ];
+    nowhere_but_where_it_belongs("nosy", &told).await
+}
+
+async fn nowhere_but_where_it_belongs(preset: &str, more_tools: &[&str]) -> Result<()> {
     let world = World::with(Setup {
         host: countersign_tests::HostOptions {
+            presets: vec![preset.into()],
             // As loud as it can be.
             log: "trace,cranelift=info,wasmtime=info,regalloc2=info".into(),
             ..Default::default()
         },
+        provider_record: json!({ "preset": preset }),
         ..Setup::default()
     })
     .await?;
+    if preset == "nosy" {
+        let url = url::Url::parse(world.upstream.url())?.join("/account")?;
+        let settings = json!({ "settings": { "identity": url.as_str() } });
+        world
+            .host
+            .must(Method::PATCH, "/providers/notes", Some(settings))
+            .await?;
+    }
     let mut agent_saw = Vec::new();
 
     // Good calls, in both eras, and each way of failing.
@@ -60,7 +88,9 @@ async fn no_secret_is_anywhere_but_where_it_belongs() -> Result<()> {
     let mut people = Vec::new();
     for (who, era) in [("ada", Era::Sessions), ("grace", Era::PerRequest)] {
         let (person, mut agent) = world.connected(who, era).await?;
-        for tool in ["whoami", "list_notes", "echo_headers", "no_such_tool"] {
+        let tools = ["whoami", "list_notes", "echo_headers", "no_such_tool"];
+        agent_saw.push(agent.tools().await?.join(" "));
+        for tool in tools.iter().chain(more_tools) {
             let reply = agent.call(tool, json!({})).await?;
             agent_saw.push(format!(
                 "{:?} {} {:?}",
@@ -169,10 +199,28 @@ async fn no_secret_is_anywhere_but_where_it_belongs() -> Result<()> {
         places.push((format!("what agent {index} saw"), text.clone().into_bytes()));
     }
     let vendor_only = places.len();
-    places.push((
-        "the host's log".into(),
-        world.host.log().text().into_bytes(),
-    ));
+    let log = world.host.log().text();
+    if preset == "nosy" {
+        // Every hook saw something, or nothing would be shown by this.
+        for hook in [
+            "describe",
+            "evaluate",
+            "authorize-parameters",
+            "token-answer",
+            "refresh-error",
+            "sign",
+            "identity",
+            "filter-tools",
+            "redact",
+        ] {
+            let line = format!("{hook} ");
+            let seen = log
+                .lines()
+                .any(|l| l.contains("countersign::preset") && l.contains(&line));
+            assert!(seen, "{hook} was not called");
+        }
+    }
+    places.push(("the host's log".into(), log.into_bytes()));
     let mut host = world.host;
     host.stop().await?;
     places.push((

@@ -124,12 +124,7 @@ impl House {
 
     pub fn bind(&self, preset: &str) -> Bound {
         self.install(preset);
-        let settings = match preset {
-            "keyed" => json!({ "key_id": "id-7" }),
-            "hooked" => json!({ "sign": true }),
-            _ => json!({}),
-        };
-        let provider = provider(preset, &settings);
+        let provider = provider(preset, &settings_of(preset));
         match self.catalog.bind(&provider, &[]) {
             Err(BindError::NeedsApproval(proposal)) => {
                 self.catalog.bind(&provider, &[proposal.approval]).unwrap()
@@ -255,7 +250,7 @@ impl House {
         let name = preset.description().name.clone();
         match permit(preset, false, tool) {
             Ok(permit) => {
-                let plan = Plan::new(permit, Some(&connection()));
+                let plan = Plan::new(permit, Some(&connection(&name)));
                 said.add(&name, &plan.err());
             }
             Err(error) => said.add(&name, &error.to_string()),
@@ -266,11 +261,11 @@ impl House {
     pub fn sent(&self, preset: &Bound, said: &mut Saying) {
         let name = preset.description().name.clone();
         let keyed = preset.description().authorization.is_none();
-        let connection = connection();
+        let connection = connection(&name);
         let connected = (!keyed).then_some(&connection);
         let plan = match permit(preset, keyed, "a_tool") {
             Ok(permit) => Plan::new(permit, connected).unwrap(),
-            Err(error) => return said.add(&name, &error.to_string()),
+            Err(error) => panic!("{name}: {error}"),
         };
         let (tokens, key) = (sealed(&tokens().into_secret()), sealed(&secret(4)));
         let vaulted = Vaulted {
@@ -285,7 +280,7 @@ impl House {
         // What goes upstream carries the credential; what is said of it does not.
         match plan.fill(&vaulted, request, NOW) {
             Ok(filled) => said.add(&name, &filled.into_parts().headers),
-            Err(error) => said.add(&name, &error),
+            Err(error) => panic!("{name}: {error}"),
         }
     }
 
@@ -313,6 +308,29 @@ fn veil() -> Veil {
     Veil::of_call(&vaulted).unwrap()
 }
 
+/// Where the preset's credential may go: its vendor's own server, or any.
+fn url_of(name: &str) -> url::Url {
+    url::Url::parse(match name {
+        "github" => "https://api.githubcopilot.com/mcp/",
+        "slack" => "https://slack.com/mcp",
+        "google" => "https://gmailmcp.googleapis.com/mcp/v1",
+        _ => "https://mcp.example.com/mcp",
+    })
+    .unwrap()
+}
+
+fn host_of(name: &str) -> HostPattern {
+    HostPattern::parse(url_of(name).host_str().unwrap()).unwrap()
+}
+
+fn settings_of(preset: &str) -> Value {
+    match preset {
+        "keyed" => json!({ "key_id": "id-7" }),
+        "hooked" => json!({ "sign": true }),
+        _ => json!({}),
+    }
+}
+
 fn call(tool: &str) -> Call<'_> {
     Call {
         method: "tools/call",
@@ -325,12 +343,12 @@ fn call(tool: &str) -> Call<'_> {
 fn permit(preset: &Bound, keyed: bool, tool: &str) -> Result<Permit, CallError> {
     let name = preset.description().name.clone();
     let attachment = Attachment::new(
-        Arc::new(server(keyed)),
-        Some(Arc::new(provider(&name, &json!({})))),
+        Arc::new(server(&name, keyed)),
+        Some(Arc::new(provider(&name, &settings_of(&name)))),
         Some(Arc::clone(preset)),
     )
     .unwrap();
-    let connection = connection();
+    let connection = connection(&name);
     Arc::new(attachment)
         .admit(&caller(), call(tool))?
         .connected((!keyed).then_some(&connection), NOW)?
@@ -348,7 +366,7 @@ fn facts() -> Vec<(String, String)> {
     vec![("team".into(), "T1".into())]
 }
 
-fn connection() -> Connection {
+fn connection(preset: &str) -> Connection {
     let of = |name: &str| TokenFacts {
         credential: name.into(),
         scopes: ScopeSet::split("read write repo user", &[]),
@@ -369,7 +387,7 @@ fn connection() -> Connection {
         origins: Origins {
             token: "https://id.example.com".into(),
             revocation: None,
-            audience: vec![HostPattern::parse("mcp.example.com").unwrap()],
+            audience: vec![host_of(preset)],
         },
         client_id: "client".into(),
         preset_digest: Digest::of(b"any"),
@@ -393,11 +411,11 @@ fn caller() -> Caller {
     }
 }
 
-fn server(keyed: bool) -> Server {
+fn server(preset: &str, keyed: bool) -> Server {
     Server {
         name: ServerName::parse("notes").unwrap(),
         display_name: "Notes".into(),
-        target: Target::Url(url::Url::parse("https://mcp.example.com/mcp").unwrap()),
+        target: Target::Url(url_of(preset)),
         auth: ServerAuth {
             mode: if keyed {
                 AuthMode::Static
@@ -411,6 +429,7 @@ fn server(keyed: bool) -> Server {
         },
         connection: ConnectionUse::Shared,
         wait: Duration::from_secs(45),
+        timeout: countersign_core::server::DEFAULT_TIMEOUT,
         tools: ToolFilter::default(),
         teams: Vec::new(),
         enabled: true,
@@ -437,7 +456,7 @@ fn provider(preset: &str, settings: &Value) -> Provider {
         private_key_ref: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
-        audience_hosts: vec![HostPattern::parse("mcp.example.com").unwrap()],
+        audience_hosts: vec![host_of(preset)],
         resource: None,
         audience: None,
         request_timeout: Duration::from_secs(30),
