@@ -382,6 +382,27 @@ async fn an_account_that_repeats_the_token_is_not_kept() {
 }
 
 #[tokio::test]
+async fn an_account_made_by_the_preset_comes_of_an_answer_without_secrets() {
+    let mut stage = stage().await;
+    stage.description.hooks.identity = true;
+    stage.script.token(tokens("access-token-1", None, None));
+    let answer = b"<me>Ada</me><t>access-token-1</t>".to_vec();
+    stage
+        .script
+        .then("/user", Scripted::Raw(200, "application/xml", answer));
+    let state = parameter(&stage.begin("ana").await, "state").unwrap();
+    let outcome = stage
+        .finish(stage.callback("ana", &format!("code=c&state={state}")))
+        .await;
+    let Outcome::Connected { connection, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    let account = connection.account.unwrap();
+    assert_eq!(account.id, "acme/made-by-hook");
+    assert_eq!(account.label, "<me>Ada</me><t>**************</t>");
+}
+
+#[tokio::test]
 async fn a_reconnect_updates_in_place_and_asks_for_what_was_granted_too() {
     let stage = stage().await;
     let first = stage
