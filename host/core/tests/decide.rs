@@ -737,6 +737,7 @@ fn a_preset_that_signs_refuses_an_injection() {
             Arc::new(server),
             Some(Arc::new(case.provider.clone())),
             Some(preset),
+            &case.policies,
         );
         assert_eq!(made.err(), Some(Unusable::Injection));
     }

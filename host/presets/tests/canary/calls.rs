@@ -346,13 +346,15 @@ fn permit(preset: &Bound, keyed: bool, tool: &str) -> Result<Permit, CallError> 
         Arc::new(server(&name, keyed)),
         Some(Arc::new(provider(&name, &settings_of(&name)))),
         Some(Arc::clone(preset)),
+        &countersign_core::policy::Rules::default(),
     )
     .unwrap();
     let connection = connection(&name);
     Arc::new(attachment)
         .admit(&caller(), call(tool))?
         .connected((!keyed).then_some(&connection), NOW)?
-        .judge()
+        .judge()?
+        .agreed(None)
 }
 
 fn account() -> Account {
@@ -405,6 +407,7 @@ fn caller() -> Caller {
         team: TeamName::default_team(),
         client: ClientId::parse("agent").unwrap(),
         client_name: "Agent".into(),
+        roles: Default::default(),
         permissions: Permissions::default(),
         servers: None,
         has_browser_identity: true,
