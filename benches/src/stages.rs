@@ -12,7 +12,7 @@ use countersign_core::caller::{Caller, Permissions};
 use countersign_core::connection::{Connection, Origins, State, TokenFacts};
 use countersign_core::decide::Attachment;
 use countersign_core::hosts::HostPattern;
-use countersign_core::inject::{Plan, Vaulted};
+use countersign_core::inject::{Plan, Request, Vaulted};
 use countersign_core::names::{ClientId, ConnectionId, Digest, TeamName, UserName};
 use countersign_core::policy::Rules as Policies;
 use countersign_core::ports::{
@@ -185,11 +185,16 @@ async fn credential(vault: &Arc<Vault>, preset: Arc<dyn Preset>) -> Result<Vec<S
             .agreed(None)?;
         if fill {
             let plan = Plan::new(permit, Some(&connection))?;
-            let filled = plan.fill(&Vaulted {
+            let vaulted = Vaulted {
                 tokens: known.secret.as_ref(),
                 api_key: None,
-            })?;
-            black_box(filled.into_request(http::HeaderMap::new()));
+            };
+            let request = Request {
+                method: http::Method::POST,
+                headers: http::HeaderMap::new(),
+                body: bytes::Bytes::new(),
+            };
+            black_box(plan.fill(&vaulted, request, now)?.into_parts().headers);
         }
         Ok(())
     };
