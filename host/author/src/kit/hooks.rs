@@ -1,11 +1,13 @@
 //! Each hook that the preset names, called as the host calls it.
 
-use countersign_core::preset::{GrantFacts, PresetFault};
+use countersign_core::names::Digest;
+use countersign_core::preset::{Call, GrantFacts, PresetFault};
 use countersign_core::scope::ScopeSet;
+use countersign_core::signing::Unsigned;
 use countersign_core::token_answer::{Answer, masked_body};
 
 use super::report::Group;
-use super::stage::{Stage, asked};
+use super::stage::{NOW, Stage, asked};
 use super::{KitError, Subject, samples};
 
 pub(super) async fn check(subject: &Subject) -> Result<Group, KitError> {
@@ -98,6 +100,55 @@ pub(super) async fn check(subject: &Subject) -> Result<Group, KitError> {
                 kept.map(|k| format!("{} of {}", k.map_or(0, |k| k.len()), tools.len())),
             );
         }
+    }
+    if hooks.sign {
+        let request = Unsigned {
+            method: "POST".into(),
+            host: "mcp.example.com".into(),
+            path: "/mcp".into(),
+            query: Vec::new(),
+            headers: vec![("content-type".into(), "application/json".into())],
+            body_sha256: Digest::of(b"{}").to_string().replace("sha256:", ""),
+            time: NOW.as_secs().unsigned_abs(),
+        };
+        let found = preset.sign(&request);
+        answered(
+            &mut group,
+            "sign",
+            found.map(|r| {
+                let r = r.unwrap_or_default();
+                format!("{} headers of {} HMACs", r.headers.len(), r.steps.len())
+            }),
+        );
+    }
+    if hooks.identity {
+        for (what, text) in [("an empty object", "{}"), ("no JSON", "<html></html>")] {
+            survived(
+                &mut group,
+                &format!("identity ({what})"),
+                preset.identity(text).map(drop),
+            );
+        }
+    }
+    if hooks.redact {
+        let call = Call {
+            method: "tools/call",
+            name: Some("kit_unknown"),
+            arguments: None,
+            host: "mcp.example.com",
+        };
+        let result = r#"{"content":[{"type":"text","text":"to ada@example.com"}],"structuredContent":{"n":1}}"#;
+        let found = preset.redact(&call, result);
+        answered(
+            &mut group,
+            "redact (text and structure)",
+            found.map(|r| format!("{} redactions", r.map_or(0, |r| r.len()))),
+        );
+        survived(
+            &mut group,
+            "redact (an empty result)",
+            preset.redact(&call, "{}").map(drop),
+        );
     }
     if group.checks.len() == before {
         group.skip("hooks answer", "it names none");

@@ -1,7 +1,7 @@
 //! Sending: the credential goes where it may, as described, and nowhere else.
 
 use countersign_core::connection::Connection;
-use countersign_core::inject::{Plan, Vaulted};
+use countersign_core::inject::{Plan, Request, Vaulted};
 use countersign_core::preset::{Call, Credential, Part, Rule, Slot};
 use countersign_core::scope::{Scope, ScopeSet};
 use countersign_core::secret::Sealed;
@@ -10,7 +10,7 @@ use http::HeaderMap;
 use url::Url;
 
 use super::report::Group;
-use super::stage::{Stage, attach, audience, connection, decide};
+use super::stage::{NOW, Stage, attach, audience, connection, decide};
 use super::{KitError, Subject, samples};
 
 pub(super) async fn check(subject: &Subject) -> Result<Group, KitError> {

@@ -43,7 +43,7 @@ pub(super) const CLIENT_SECRET: &str = "kitClientSecret0123456789";
 pub(super) const CODE: &str = "kitAuthorizationCode0123456789";
 const SECRET_NAME: &str = "KIT_CLIENT_SECRET";
 /// 2026-01-01: the day does not matter, but every run has the same.
-const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+pub(super) const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
 
 /// The provider record that the kit judges the preset under.
 pub(super) fn provider(preset: &PresetName, record: &Record) -> Result<Provider, KitError> {

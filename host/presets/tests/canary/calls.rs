@@ -435,6 +435,7 @@ fn server(preset: &str, keyed: bool) -> Server {
         timeout: countersign_core::server::DEFAULT_TIMEOUT,
         tools: ToolFilter::default(),
         teams: Vec::new(),
+        record_decisions: false,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,
