@@ -1,5 +1,6 @@
 //! Secrets are looked for in every place where they must not be.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -36,10 +37,57 @@ fn files(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     Ok(())
 }
 
-fn holds(haystack: &[u8], needle: &str) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle.as_bytes())
+/// Every way in which any of the secrets could be written, by its first bytes,
+/// so that a long log is gone through once.
+struct Shapes<'s>(HashMap<[u8; 3], Vec<(&'s str, String)>>);
+
+impl<'s> Shapes<'s> {
+    fn of(secrets: impl IntoIterator<Item = &'s (String, String)>) -> Self {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for (kind, secret) in secrets {
+            for shape in shapes(secret) {
+                if let Some(begin) = shape.as_bytes().first_chunk::<3>() {
+                    all.entry(*begin).or_default().push((kind.as_str(), shape));
+                }
+            }
+        }
+        Self(all)
+    }
+
+    /// The kinds of secrets that these bytes hold.
+    fn found_in(&self, bytes: &[u8]) -> Vec<&'s str> {
+        let mut first = [false; 256];
+        for begin in self.0.keys() {
+            first[usize::from(begin[0])] = true;
+        }
+        let mut found = Vec::new();
+        for (at, byte) in bytes.iter().enumerate() {
+            if !first[usize::from(*byte)] {
+                continue;
+            }
+            let rest = &bytes[at..];
+            let Some(shapes) = rest.first_chunk::<3>().and_then(|b| self.0.get(b)) else {
+                continue;
+            };
+            for (kind, shape) in shapes {
+                if !found.contains(kind) && rest.starts_with(shape.as_bytes()) {
+                    found.push(*kind);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn a_secret_is_found_in_every_shape() {
+    let secrets = [("it".to_owned(), "a/secret+of length".to_owned())];
+    let all = Shapes::of(&secrets);
+    for shape in shapes(&secrets[0].1) {
+        let place = format!("before {shape} after");
+        assert_eq!(all.found_in(place.as_bytes()), ["it"], "{place}");
+    }
+    assert!(all.found_in(b"a/secret+of another length").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,16 +280,16 @@ async fn nowhere_but_where_it_belongs(preset: &str, more_tools: &[&str]) -> Resu
         "the store's files"
     );
 
+    let (of_vendor, of_all) = (Shapes::of(&vendors), Shapes::of(vendors.iter().chain(&own)));
     let mut leaks = Vec::new();
     for (index, (place, bytes)) in places.iter().enumerate() {
-        let mut wanted: Vec<_> = vendors.iter().collect();
-        if index >= vendor_only {
-            wanted.extend(&own);
-        }
-        for (kind, secret) in wanted {
-            if shapes(secret).iter().any(|shape| holds(bytes, shape)) {
-                leaks.push(format!("{kind} in {place}"));
-            }
+        let wanted = if index < vendor_only {
+            &of_vendor
+        } else {
+            &of_all
+        };
+        for kind in wanted.found_in(bytes) {
+            leaks.push(format!("{kind} in {place}"));
         }
     }
     leaks.sort();
