@@ -22,6 +22,20 @@ pub mod preset {
     });
 }
 
+/// What it makes of `wit/policy-v0.1.0`.
+pub mod policy {
+    wit_bindgen::generate!({
+        path: "../wit/policy-v0.1.0",
+        world: "policy",
+        generate_all,
+        generate_unused_types: true,
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_judge",
+        default_bindings_module: "$crate::bindings::policy",
+    });
+}
+
 /// The bindings of one hook's world, on the types of the preset's own world.
 macro_rules! hook {
     ($module:ident, $world:literal, $export:literal, $bindings:literal, $($with:tt)*) => {

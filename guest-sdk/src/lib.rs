@@ -43,6 +43,7 @@ pub mod export;
 pub mod hooks;
 pub mod log;
 mod parts;
+pub mod policy;
 mod provider;
 mod redact;
 mod requests;

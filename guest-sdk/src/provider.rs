@@ -87,7 +87,12 @@ pub struct Arguments(Value);
 impl Arguments {
     /// Parses them. None at all are an empty object.
     pub fn of(call: &Call) -> Result<Self, String> {
-        match call.arguments.as_deref() {
+        Self::parse(call.arguments.as_deref())
+    }
+
+    /// [`Arguments::of`] the text itself.
+    pub fn parse(arguments: Option<&str>) -> Result<Self, String> {
+        match arguments {
             None => Ok(Self(Value::Null)),
             Some(text) => json::from_str(text)
                 .map(Self)

@@ -497,3 +497,111 @@ async fn policies_are_made_changed_tried_and_deleted_from_the_command_line() -> 
     }
     Ok(())
 }
+
+/// The example policy, as it is built for tests.
+fn sql_guard() -> Result<Vec<u8>> {
+    let file =
+        countersign_tests::repository().join("tests/fixtures/presets/out/sql-guard-0.1.0.wasm");
+    std::fs::read(&file)
+        .with_context(|| format!("{}: run `cargo xtask presets --fixtures`", file.display()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_of_the_organisations_own_judges_and_only_what_was_approved() -> Result<()> {
+    let mut world = world("1s", &[]).await?;
+    let folder = world.host.catalog().join("policies");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("sql-guard-0.1.0.wasm"), sql_guard()?)?;
+    let record = json!({
+        "name": "sql", "tools": ["add_note"],
+        "effect": { "component": { "name": "sql-guard", "settings": { "argument": "text" } } },
+    });
+    // The folder is looked at every two seconds.
+    let mut made = world
+        .host
+        .api(Method::POST, "/policies", Some(record.clone()))
+        .await?;
+    for _ in 0..100 {
+        if made.status == 201 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        made = world
+            .host
+            .api(Method::POST, "/policies", Some(record.clone()))
+            .await?;
+    }
+    ensure!(made.status == 201, "{}", made.text);
+    let pinned = made.json()["effect"]["component"]["digest"].clone();
+    ensure!(pinned.is_string(), "{}", made.text);
+    let wrong = json!({ "effect": { "component": { "settings": { "typo": 1 } } } });
+    let refused = world
+        .host
+        .api(Method::PATCH, "/policies/sql", Some(wrong))
+        .await?;
+    ensure!(
+        refused.status == 400 && refused.text.contains("typo"),
+        "{}",
+        refused.text
+    );
+
+    let (mut ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
+    let call =
+        async |agent: &mut Agent, sql: &str| agent.call("add_note", json!({ "text": sql })).await;
+    call(&mut agent, "select 1").await?.ok()?;
+    let several = call(&mut agent, "select 1; drop table t").await?;
+    assert_eq!(
+        several.countersign()["reason"],
+        "several_statements",
+        "{}",
+        several.message
+    );
+    let writes = call(&mut agent, "delete from t").await?;
+    let url = is_question(writes.countersign(), &world)?;
+    ensure!(writes.text().contains("changes data"), "{}", writes.text());
+    answer(&mut ada, &url, "Allow").await?;
+    call(&mut agent, "delete from t").await?.ok()?;
+
+    // Another content under a newer version waits; the approved one judges on,
+    // also when its file is gone.
+    let mut newer = sql_guard()?;
+    newer.extend([0, 2, 1, b'x']);
+    std::fs::write(folder.join("sql-guard-0.2.0.wasm"), &newer)?;
+    std::fs::remove_file(folder.join("sql-guard-0.1.0.wasm"))?;
+    let mut seen = Value::Null;
+    for _ in 0..100 {
+        seen = world.host.must(Method::GET, "/policies/sql", None).await?;
+        if seen["waiting"]["version"] == "0.2.0" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(seen["waiting"]["version"], "0.2.0", "{seen}");
+    assert_eq!(seen["effect"]["component"]["digest"], pinned);
+    let several = call(&mut agent, "select 1; drop table t").await?;
+    assert_eq!(
+        several.countersign()["error"],
+        "denied",
+        "{}",
+        several.message
+    );
+
+    // After a restart there is nothing that was approved: calls are refused.
+    world.host.stop().await?;
+    world.host.serve().await?;
+    let reply = call(&mut agent, "select 1").await?;
+    assert_eq!(
+        reply.countersign()["error"],
+        "preset_unavailable",
+        "{}",
+        reply.message
+    );
+    let (code, out, err) = world
+        .host
+        .cli(&["policy", "update", "sql", "--approve"], "")
+        .await?;
+    ensure!(code == 0, "{out}{err}");
+    call(&mut agent, "select 1").await?.ok()?;
+    assert_eq!(world.upstream.calls_of("add_note").await?, 3);
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The guard over the frozen interface.
+//! The guard over the frozen interfaces.
 
 use std::fs;
 use std::path::Path;
@@ -27,15 +27,17 @@ fn digest(folder: &Path) -> String {
 }
 
 #[test]
-fn the_frozen_interface_is_unchanged() {
+fn the_frozen_interfaces_are_unchanged() {
     let wit = crate::repository().join("wit");
-    let frozen = fs::read_to_string(wit.join("v0.1.0.sha256")).unwrap_or_default();
-    let found = digest(&wit.join("v0.1.0"));
-    assert_eq!(
-        frozen.trim(),
-        found,
-        "wit/v0.1.0 is a released interface and has changed: presets built against it would \
-         break. Put the change into a new folder; only before the first release, write the new \
-         digest into wit/v0.1.0.sha256"
-    );
+    for name in ["v0.1.0", "policy-v0.1.0"] {
+        let frozen = fs::read_to_string(wit.join(format!("{name}.sha256"))).unwrap_or_default();
+        let found = digest(&wit.join(name));
+        assert_eq!(
+            frozen.trim(),
+            found,
+            "wit/{name} is a released interface and has changed: components built against it would \
+             break. Put the change into a new folder; only before the first release, write the new \
+             digest into wit/{name}.sha256"
+        );
+    }
 }

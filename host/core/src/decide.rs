@@ -19,7 +19,7 @@ use crate::error::CallError;
 use crate::hosts::HostPattern;
 use crate::inject::{Compiled, InjectError, uri_of};
 use crate::policy::arguments::Tree;
-use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling};
+use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling, Subject};
 use crate::preset::{
     Call, Credential, Description, GrantFacts, Header, Part, Preset, PresetFault, Rule, SigV4,
     Slot, Verdict,
@@ -615,15 +615,45 @@ impl Ready<'_, '_> {
     /// [`CallError::NeedsScopes`].
     pub fn judge(self) -> Result<Judged, CallError> {
         let attachment = Arc::clone(self.admitted.attachment);
+        let more = self.ask_policies(&attachment)?;
         let permit = self.ask_preset(&attachment)?;
         let Admitted {
             caller,
             call,
-            reasons,
+            mut reasons,
             ..
         } = self.admitted;
+        reasons.extend(more);
         let question = attachment.question(caller, &call, reasons)?;
         Ok(Judged { permit, question })
+    }
+
+    fn grant_facts<'s>(&'s self, granted: &'s ScopeSet) -> GrantFacts<'s> {
+        GrantFacts {
+            scopes: granted,
+            account: self
+                .connection
+                .and_then(|c| c.account.as_ref())
+                .map(|a| a.id.as_str()),
+            facts: self.connection.map_or(&[], |c| c.facts.as_slice()),
+        }
+    }
+
+    /// Asks the policies that are components.
+    fn ask_policies(&self, attachment: &Attachment) -> Result<Vec<Reason>, CallError> {
+        if attachment.policies.is_empty() {
+            return Ok(Vec::new());
+        }
+        let granted = self.connection.map(Connection::scopes).unwrap_or_default();
+        let subject = Subject {
+            asked: Asked {
+                caller: self.admitted.caller,
+                server: &attachment.server.name,
+                call: &self.admitted.call,
+            },
+            grant: self.grant_facts(&granted),
+        };
+        Ok(attachment.policies.ask_components(&subject)?)
     }
 
     fn ask_preset(&self, attachment: &Arc<Attachment>) -> Result<Permit, CallError> {
@@ -643,16 +673,8 @@ impl Ready<'_, '_> {
                 });
             }
         }
-        let facts = GrantFacts {
-            scopes: &granted,
-            account: self
-                .connection
-                .and_then(|c| c.account.as_ref())
-                .map(|a| a.id.as_str()),
-            facts: self.connection.map_or(&[], |c| c.facts.as_slice()),
-        };
         let verdict = preset
-            .evaluate(&self.admitted.call, &facts)
+            .evaluate(&self.admitted.call, &self.grant_facts(&granted))
             .map_err(CallError::Preset)?;
         join(attachment, verdict, &granted)
     }

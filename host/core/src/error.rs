@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::approval::ApprovalId;
 use crate::connection::ReauthReason;
 use crate::names::{CallId, PolicyName, ProviderName, ServerName};
+use crate::policy::Objection;
 use crate::preset::PresetFault;
 use crate::scope::ScopeSet;
 
@@ -53,6 +54,14 @@ pub enum CallError {
         code: String,
         /// For the user.
         message: String,
+    },
+    /// A policy's component could not judge.
+    #[error("The policy {policy} could not judge this call: {}.", in_words(fault))]
+    PolicyFailed {
+        /// Which one.
+        policy: PolicyName,
+        /// How it failed.
+        fault: PresetFault,
     },
     /// A policy wants the user's word first.
     #[error("{message}")]
@@ -104,6 +113,28 @@ pub enum CallError {
     UpstreamTimeout,
 }
 
+/// A fault of a component that is no preset.
+fn in_words(fault: &PresetFault) -> String {
+    fault.to_string().replacen("the preset", "its component", 1)
+}
+
+impl From<Objection> for CallError {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Denied {
+                policy,
+                code,
+                message,
+            } => Self::PolicyDenied {
+                policy,
+                code,
+                message,
+            },
+            Objection::Failed { policy, fault } => Self::PolicyFailed { policy, fault },
+        }
+    }
+}
+
 impl ScopeSet {
     fn words(&self) -> Vec<String> {
         self.iter().map(ToString::to_string).collect()
@@ -139,12 +170,15 @@ impl CallError {
             Self::NeedsReauth { .. } => "oauth_token_expired",
             Self::Denied { .. } | Self::PolicyDenied { .. } => "denied",
             Self::ApprovalRequired { .. } => "approval_required",
-            Self::Preset(PresetFault::Deadline) | Self::Withheld(PresetFault::Deadline) => {
-                "preset_timeout"
+            Self::Preset(fault) | Self::Withheld(fault) | Self::PolicyFailed { fault, .. } => {
+                match fault {
+                    PresetFault::Deadline => "preset_timeout",
+                    PresetFault::Unavailable(_) => "preset_unavailable",
+                    PresetFault::Busy => "busy",
+                    _ => "preset_failed",
+                }
             }
-            Self::Preset(PresetFault::Unavailable(_)) => "preset_unavailable",
-            Self::Preset(PresetFault::Busy) | Self::Busy { .. } => "busy",
-            Self::Preset(_) | Self::Withheld(_) => "preset_failed",
+            Self::Busy { .. } => "busy",
             Self::RateLimited { .. } => "rate_limited",
             Self::ProviderUnavailable { .. } => "provider_unavailable",
             Self::UpstreamUnavailable { .. } => "upstream_unavailable",
@@ -174,7 +208,11 @@ impl CallError {
         match self {
             Self::RateLimited { retry_after } => (429, Some(*retry_after)),
             Self::Busy { retry_after } => (503, Some(*retry_after)),
-            Self::Preset(PresetFault::Busy) => (503, Some(Duration::from_secs(1))),
+            Self::Preset(PresetFault::Busy)
+            | Self::PolicyFailed {
+                fault: PresetFault::Busy,
+                ..
+            } => (503, Some(Duration::from_secs(1))),
             _ => (200, None),
         }
     }

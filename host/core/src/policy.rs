@@ -10,8 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
-use crate::names::{PolicyName, ServerName};
-use crate::preset::Call;
+use serde_json::{Map, Value};
+
+use crate::names::{Digest, PolicyName, PresetName, ServerName};
+use crate::preset::{Call, GrantFacts, PresetFault};
 use crate::server::glob;
 use crate::time::Timestamp;
 
@@ -75,6 +77,55 @@ pub enum Effect {
         /// Why he is asked.
         message: String,
     },
+    /// A component judges it.
+    Component {
+        /// The component.
+        name: PresetName,
+        /// The content that was approved, with these settings; no other runs.
+        digest: Digest,
+        /// Passed on to it.
+        settings: Map<String, Value>,
+    },
+}
+
+/// A call with all that a component may be told.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The call.
+    pub asked: Asked<'a>,
+    /// What the user's connection stands for.
+    pub grant: GrantFacts<'a>,
+}
+
+/// What a component says to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It does not mind.
+    Allow,
+    /// No.
+    Deny {
+        /// A short, stable word.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// Ask the user first.
+    NeedApproval {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A component under one policy's settings.
+pub trait Judge: Send + Sync {
+    /// Digest of the component.
+    fn digest(&self) -> Digest;
+
+    /// Judges one call in a fresh sandbox.
+    ///
+    /// # Errors
+    /// A [`PresetFault`]; the call must not be sent.
+    fn judge(&self, subject: &Subject<'_>) -> Result<Judgement, PresetFault>;
 }
 
 /// A policy, as it is stored.
@@ -131,10 +182,20 @@ pub struct Asked<'a> {
 }
 
 /// A policy that was understood.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Rule {
     policy: Arc<Policy>,
     tests: Vec<Test>,
+    judge: Option<Arc<dyn Judge>>,
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rule")
+            .field("policy", &self.policy)
+            .field("judge", &self.judge.as_ref().map(|j| j.digest()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Rule {
@@ -154,7 +215,19 @@ impl Rule {
             .enumerate()
             .map(compile)
             .collect::<Result<_, _>>()?;
-        Ok(Self { policy, tests })
+        Ok(Self {
+            policy,
+            tests,
+            judge: None,
+        })
+    }
+
+    /// With the component that judges. Without it every call that the policy is
+    /// about is refused.
+    #[must_use]
+    pub fn with_judge(mut self, judge: Option<Arc<dyn Judge>>) -> Self {
+        self.judge = judge;
+        self
     }
 
     /// The record.
@@ -308,6 +381,27 @@ pub enum Ruling<'r> {
     Ask(Vec<Reason>),
 }
 
+/// Why a component stops a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Objection {
+    /// It said no.
+    Denied {
+        /// Which policy.
+        policy: PolicyName,
+        /// Its word.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// It could not judge.
+    Failed {
+        /// Which policy.
+        policy: PolicyName,
+        /// How it failed.
+        fault: PresetFault,
+    },
+}
+
 /// Why a user is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
@@ -365,6 +459,8 @@ impl Rules {
                     policy: rule.policy.name.clone(),
                     message: message.clone(),
                 }),
+                // Asked later, by those who know the user's connection.
+                Effect::Component { .. } => {}
             }
         }
         if reasons.is_empty() {
@@ -372,6 +468,57 @@ impl Rules {
         } else {
             Ruling::Ask(reasons)
         }
+    }
+
+    /// Asks the components that are to judge this call, in order: why they want
+    /// the user asked.
+    ///
+    /// # Errors
+    /// [`Objection`] of the first that refuses or fails.
+    pub fn ask_components(&self, subject: &Subject<'_>) -> Result<Vec<Reason>, Objection> {
+        let mut reasons = Vec::new();
+        if !self.has_components() {
+            return Ok(reasons);
+        }
+        for rule in self.about(&subject.asked) {
+            let Effect::Component { name, .. } = &rule.policy.effect else {
+                continue;
+            };
+            let policy = || rule.policy.name.clone();
+            let judged = match &rule.judge {
+                Some(judge) => judge.judge(subject),
+                None => Err(PresetFault::Unavailable(format!(
+                    "the approved version of {name} is not in the catalog"
+                ))),
+            };
+            match judged {
+                Ok(Judgement::Allow) => {}
+                Ok(Judgement::Deny { code, message }) => {
+                    return Err(Objection::Denied {
+                        policy: policy(),
+                        code,
+                        message,
+                    });
+                }
+                Ok(Judgement::NeedApproval { message }) => reasons.push(Reason {
+                    policy: policy(),
+                    message,
+                }),
+                Err(fault) => {
+                    return Err(Objection::Failed {
+                        policy: policy(),
+                        fault,
+                    });
+                }
+            }
+        }
+        Ok(reasons)
+    }
+
+    /// Whether a component may have to be asked.
+    fn has_components(&self) -> bool {
+        let is_component = |r: &Rule| matches!(r.policy.effect, Effect::Component { .. });
+        self.0.iter().any(is_component)
     }
 
     /// The rules that are about this call, in order.

@@ -21,6 +21,7 @@ use crate::bound::Bound;
 use crate::cache::CompileCache;
 use crate::engine::{EngineConfig, Sandboxes};
 use crate::load::{self, LoadError};
+use crate::policies::Policies;
 use crate::signature::{Origin, SignaturePolicy, Trust};
 use crate::terms::Terms;
 
@@ -48,6 +49,7 @@ const BACKLOG: usize = 256;
 pub struct Catalog {
     dir: PathBuf,
     sandboxes: Arc<Sandboxes>,
+    policies: Policies,
     trust: Trust,
     /// Held while the directory is read and components are compiled.
     scanning: Mutex<()>,
@@ -89,9 +91,11 @@ impl Catalog {
         };
         std::fs::create_dir_all(dir).map_err(unusable)?;
         std::fs::read_dir(dir).map_err(unusable)?;
+        let sandboxes = Sandboxes::new(config, cache)?;
         let this = Arc::new(Self {
             dir: dir.to_owned(),
-            sandboxes: Sandboxes::new(config, cache)?,
+            policies: Policies::open(dir, &sandboxes, trust.clone()),
+            sandboxes,
             trust,
             scanning: Mutex::new(()),
             files: Mutex::default(),
@@ -110,6 +114,12 @@ impl Catalog {
             this.sandboxes.sweep_cache();
         }
         Ok(this)
+    }
+
+    /// Policy components beside the presets.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The preset that judges this provider's calls now. One atomic load and

@@ -72,6 +72,19 @@ pub enum LoadError {
         "the component imports {0}, and a preset may import only countersign:preset/log and countersign:preset/signing of version 0.1"
     )]
     ForbiddenImport(String),
+    /// A policy imports something.
+    #[error(
+        "the component imports {0}, and a policy may import only countersign:policy/log of version 0.1"
+    )]
+    ForbiddenPolicyImport(String),
+    /// It is no policy.
+    #[error(
+        "the component exports {found}, and a policy exports countersign:policy/judge@0.1.0: build it against wit/policy-v0.1.0"
+    )]
+    NoJudge {
+        /// What it exports instead.
+        found: String,
+    },
     /// It exports no interface this host knows.
     #[error("the component exports {found}, but this host speaks {newest}: build it against wit/v0.1.0", newest = Version::NEWEST)]
     Abi {
@@ -116,7 +129,7 @@ pub(crate) struct Loaded {
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
-    signature: Option<Result<Vec<u8>, SignatureError>>,
+    pub(crate) signature: Option<Result<Vec<u8>, SignatureError>>,
     pulled: Option<Vec<u8>>,
 }
 
@@ -394,7 +407,7 @@ pub(crate) fn self_test(
 
 /// Layer 1 of the component model's binary format (version 13), where a core
 /// module has layer 0.
-fn is_component(bytes: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn is_component(bytes: &[u8]) -> Result<(), LoadError> {
     let header: &[u8; 8] = bytes.first_chunk().ok_or(LoadError::NotWasm)?;
     match header {
         [0, b'a', b's', b'm', _, _, 1, 0] => Ok(()),

@@ -39,7 +39,8 @@ pub use address::AddressRules;
 pub use patch::{from_json, strict_json};
 pub use policies::{Preview, PreviewedPolicy};
 pub use policy::{
-    ConditionInput, DenyInput, EffectInput, ExceptInput, NeedApprovalInput, PolicyInput, WhoInput,
+    ConditionInput, DenyInput, EffectInput, ExceptInput, NeedApprovalInput, PolicyComponentInput,
+    PolicyInput, WhoInput,
 };
 pub use presets::{
     Approved, BindingView, Chosen, PassedOverView, PresetHost, PresetView, Rules, WaitingView,
@@ -76,7 +77,7 @@ impl Registry {
         config: &Config,
         presets: Arc<dyn PresetHost>,
     ) -> Result<Arc<Self>, StoreError> {
-        let snapshot = Snapshot::read(world.records.as_ref()).await?;
+        let snapshot = Snapshot::read(world.records.as_ref(), presets.policies()).await?;
         let this = Arc::new(Self {
             world,
             addresses: AddressRules {
@@ -126,7 +127,7 @@ impl Registry {
     /// # Errors
     /// [`StoreError`] of the store; the old snapshot stays.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        let snapshot = Snapshot::read(self.world.records.as_ref()).await?;
+        let snapshot = Snapshot::read(self.world.records.as_ref(), self.presets.policies()).await?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }

@@ -17,6 +17,8 @@ use crate::wiring::{App, StartError};
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often what has expired is swept away, and what was counted is told.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often the folder of policy components is looked at.
+const POLICIES: Duration = Duration::from_secs(2);
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many clients may be connected at once; each held call and listening
@@ -50,11 +52,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let following = tokio::spawn(follow_catalog(Arc::clone(&app)));
     let decisions = tokio::spawn(crate::replay::follow(Arc::clone(&app)));
     let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
+    let policies = tokio::spawn(follow_policies(Arc::clone(&app)));
     accept(&app, listener, stop).await?;
     housekeeping.abort();
     following.abort();
     faults.abort();
     decisions.abort();
+    policies.abort();
     app.recorder
         .flush(app.world.records.as_ref(), app.world.clock.now())
         .await;
@@ -126,6 +130,21 @@ async fn keep_house(app: Arc<App>) {
             Ok(0) => {}
             Ok(swept) => tracing::debug!(swept, "expired records removed"),
             Err(error) => tracing::warn!(%error, "expired records could not be removed"),
+        }
+    }
+}
+
+/// Looks for policy components that came or went, by polling: the folder need
+/// not be there, and network disks tell nobody.
+async fn follow_policies(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(POLICIES).await;
+        let catalog = Arc::clone(&app.catalog);
+        let changed = tokio::task::spawn_blocking(move || catalog.policies().rescan()).await;
+        if matches!(changed, Ok(true))
+            && let Err(error) = app.registry.refresh().await
+        {
+            tracing::error!(%error, "policies could not be read again");
         }
     }
 }

@@ -137,6 +137,7 @@ impl Trace {
             (
                 Some(
                     CallError::PolicyDenied { policy, .. }
+                    | CallError::PolicyFailed { policy, .. }
                     | CallError::ApprovalRequired { policy, .. },
                 ),
                 _,

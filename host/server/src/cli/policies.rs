@@ -49,6 +49,15 @@ pub(super) struct Write {
     /// Ask the user before the calls go on
     #[arg(long)]
     need_approval: bool,
+    /// Let a component judge: NAME of catalog/policies/NAME-VERSION.wasm
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["deny", "need_approval", "message"])]
+    component: Option<String>,
+    /// The component's settings
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["deny", "need_approval"])]
+    settings: Option<String>,
+    /// Approve a content of the component: its digest, or `newest` version's
+    #[arg(long, value_name = "DIGEST", num_args = 0..=1, default_missing_value = "newest", conflicts_with_all = ["deny", "need_approval"])]
+    approve: Option<String>,
     /// What the user is told
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
@@ -165,12 +174,32 @@ impl Write {
         if let Some(enabled) = self.enabled {
             body.insert("enabled".to_owned(), enabled.into());
         }
+        let mut component = Map::new();
+        put_text(&mut component, "name", self.component);
+        if let Some(settings) = self.settings {
+            let settings = crate::registry::strict_json(settings.as_bytes())
+                .map_err(|e| CliError(format!("--settings: {e}")))?;
+            component.insert("settings".to_owned(), Value::Object(settings));
+        }
+        let newest = component.contains_key("name").then(|| "newest".to_owned());
+        if let Some(digest) = self.approve.or(newest) {
+            let digest = Some(digest).filter(|d| d != "newest");
+            component.insert("digest".to_owned(), digest.into());
+        }
         let message = self.message.map_or(Value::Null, Value::from);
         let effect = match (self.deny, self.need_approval) {
             (Some(code), _) => {
-                json!({ "deny": { "code": code, "message": message }, "need_approval": null })
+                json!({
+                    "deny": { "code": code, "message": message },
+                    "need_approval": null, "component": null,
+                })
             }
-            (None, true) => json!({ "need_approval": { "message": message }, "deny": null }),
+            (None, true) => json!({
+                "need_approval": { "message": message }, "deny": null, "component": null,
+            }),
+            (None, false) if !component.is_empty() => {
+                json!({ "component": component, "deny": null, "need_approval": null })
+            }
             (None, false) if !message.is_null() => {
                 return Err(CliError(
                     "--message needs --deny or --need-approval beside it".into(),
@@ -342,7 +371,7 @@ fn show(printer: &Printer, policy: &Value) -> Result<(), CliError> {
 }
 
 fn effect(policy: &Value) -> String {
-    let names = ["deny", "need_approval"];
+    let names = ["deny", "need_approval", "component"];
     let name = names.iter().find(|n| policy["effect"][**n].is_object());
     name.map_or_else(|| "-".to_owned(), |n| (*n).to_owned())
 }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use countersign_core::caller::{Caller, Role};
-use countersign_core::names::{PolicyName, RoleName};
-use countersign_core::policy::{Asked, Effect, Policy, Rule, Rules, Ruling};
+use countersign_core::error::CallError;
+use countersign_core::names::{Digest, PolicyName, RoleName};
+use countersign_core::policy::{Asked, Effect, Policy, Rule, Rules, Ruling, Subject};
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, put};
+use countersign_core::preset::GrantFacts;
+use countersign_core::scope::ScopeSet;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::policy::{Known, PolicyInput, check};
+use super::snapshot::judge_of;
 use super::{Refusal, Registry, Snapshot, changed_fields, patch};
 
 /// More would not make anybody safer, and each is looked at in every call.
@@ -37,12 +41,21 @@ pub struct PreviewedPolicy {
     pub name: String,
     /// Where it stands.
     pub order: u32,
-    /// `deny` or `need_approval`.
+    /// `deny`, `need_approval` or `component`.
     pub effect: String,
     /// Whether it is about the call.
     pub applies: bool,
     /// Its first field that does not fit (`who.users`, `when[0]` …).
     pub misses: Option<String>,
+}
+
+impl Preview {
+    fn refused(&mut self, policy: &PolicyName, code: &str, message: String) {
+        self.outcome = "deny".into();
+        self.code = Some(code.to_owned());
+        self.message = Some(message);
+        self.decided_by = vec![policy.to_string()];
+    }
 }
 
 impl Registry {
@@ -63,7 +76,9 @@ impl Registry {
                 .demand("policy_create", Some(&input.name))?;
             let snapshot = self.snapshot();
             let now = self.world.clock.now();
-            let policy = check(input, &self.known(&snapshot).await?, now, now)?;
+            let known = self.known(&snapshot).await?;
+            let policy = check(input, &known, self.presets.policies(), now, now)?;
+            demand_approval(caller, None, &policy)?;
             if snapshot.policies.contains_key(&policy.name) {
                 return Err(Refusal::Exists {
                     what: "policy",
@@ -118,7 +133,10 @@ impl Registry {
                 });
             }
             let now = self.world.clock.now();
-            let policy = check(input, &self.known(&snapshot).await?, old.created_at, now)?;
+            let known = self.known(&snapshot).await?;
+            let components = self.presets.policies();
+            let policy = check(input, &known, components, old.created_at, now)?;
+            demand_approval(caller, Some(old), &policy)?;
             let detail = changed_fields(old.as_ref(), &policy);
             self.write_policy(&policy, Expect::At(existing.revision))
                 .await?;
@@ -169,10 +187,10 @@ impl Registry {
             Some(name) => {
                 let mut policy = Policy::clone(&find(&snapshot, name)?.value);
                 policy.enabled = true;
-                let rule = Rule::new(Arc::new(policy));
-                Rules::new([
-                    rule.map_err(|e| Refusal::invalid(format!("when[{}]", e.index), e.problem))?
-                ])
+                let judge = judge_of(&policy, self.presets.policies());
+                let rule = Rule::new(Arc::new(policy))
+                    .map_err(|e| Refusal::invalid(format!("when[{}]", e.index), e.problem))?;
+                Rules::new([rule.with_judge(judge)])
             }
         };
         let policies = rules.iter().map(|rule| {
@@ -192,26 +210,58 @@ impl Registry {
             decided_by: Vec::new(),
             policies: policies.collect(),
         };
-        match rules.look_at(asked) {
-            Ruling::Pass => {}
+        let mut reasons = match rules.look_at(asked) {
+            Ruling::Pass => Vec::new(),
             Ruling::Deny {
                 policy,
                 code,
                 message,
             } => {
-                preview.outcome = "deny".into();
-                preview.code = Some(code.to_owned());
-                preview.message = Some(message.to_owned());
-                preview.decided_by = vec![policy.to_string()];
+                preview.refused(policy, code, message.to_owned());
+                return Ok(preview);
             }
-            Ruling::Ask(reasons) => {
-                let messages: Vec<_> = reasons.iter().map(|r| r.message.as_str()).collect();
-                preview.outcome = "need_approval".into();
-                preview.message = Some(messages.join(" "));
-                preview.decided_by = reasons.iter().map(|r| r.policy.to_string()).collect();
+            Ruling::Ask(reasons) => reasons,
+        };
+        // Nobody's connection is looked into for a preview.
+        let subject = Subject {
+            asked: *asked,
+            grant: GrantFacts {
+                scopes: &ScopeSet::default(),
+                account: None,
+                facts: &[],
+            },
+        };
+        match rules.ask_components(&subject) {
+            Ok(more) => reasons.extend(more),
+            Err(objection) => {
+                let error = CallError::from(objection);
+                let (policy, code) = match &error {
+                    CallError::PolicyDenied { policy, code, .. } => (policy, code.as_str()),
+                    CallError::PolicyFailed { policy, .. } => (policy, error.word()),
+                    _ => return Ok(preview),
+                };
+                preview.refused(policy, code, error.to_string());
+                return Ok(preview);
             }
         }
+        if !reasons.is_empty() {
+            let messages: Vec<_> = reasons.iter().map(|r| r.message.as_str()).collect();
+            preview.outcome = "need_approval".into();
+            preview.message = Some(messages.join(" "));
+            preview.decided_by = reasons.iter().map(|r| r.policy.to_string()).collect();
+        }
         Ok(preview)
+    }
+
+    /// A newer version of the component that judges for a policy; it judges once
+    /// somebody approves it.
+    #[must_use]
+    pub fn newer_component(&self, policy: &Policy) -> Option<(String, Digest)> {
+        let Effect::Component { name, digest, .. } = &policy.effect else {
+            return None;
+        };
+        let newest = self.presets.policies()?.newest(name.as_str())?;
+        (newest.1 != *digest).then_some(newest)
     }
 
     async fn write_policy(&self, policy: &Policy, expect: Expect) -> Result<(), Refusal> {
@@ -252,10 +302,23 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a super::Stored<Poli
         })
 }
 
+/// Whoever lets a component judge, or lets it judge otherwise, approves it.
+fn demand_approval(caller: &Caller, old: Option<&Policy>, new: &Policy) -> Result<(), Refusal> {
+    if let Effect::Component { name, .. } = &new.effect
+        && old.map(|p| &p.effect) != Some(&new.effect)
+    {
+        caller
+            .permissions
+            .demand("preset_approve", Some(name.as_str()))?;
+    }
+    Ok(())
+}
+
 fn effect_name(effect: &Effect) -> &'static str {
     match effect {
         Effect::Deny { .. } => "deny",
         Effect::NeedApproval { .. } => "need_approval",
+        Effect::Component { .. } => "component",
     }
 }
 

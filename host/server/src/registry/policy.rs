@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::names::{PolicyName, RoleName, ServerName, TeamName, UserName};
+use countersign_core::names::{
+    Digest, PolicyName, PresetName, RoleName, ServerName, TeamName, UserName,
+};
 use countersign_core::policy::{
     Condition, Effect, Except, METHODS_THAT_WAIT, Operator, Policy, Rule, Who,
 };
 use countersign_core::time::Timestamp;
+use countersign_presets::{Policies, PolicyBindError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Refusal, text};
 
@@ -110,6 +113,22 @@ pub struct EffectInput {
     /// The user is asked first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub need_approval: Option<NeedApprovalInput>,
+    /// A component of the organisation's own judges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<PolicyComponentInput>,
+}
+
+/// Which component judges, and how it is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyComponentInput {
+    /// `NAME` of its file `catalog/policies/NAME-VERSION.wasm`.
+    pub name: String,
+    /// The content that is approved; the newest version's if absent.
+    pub digest: Option<String>,
+    /// Passed on to it.
+    #[schema(value_type = Option<Object>)]
+    pub settings: Option<Map<String, Value>>,
 }
 
 /// How a call is refused.
@@ -138,13 +157,25 @@ impl From<&Policy> for PolicyInput {
                     code: Some(code.clone()),
                     message: Some(message.clone()),
                 }),
-                need_approval: None,
+                ..EffectInput::default()
             },
             Effect::NeedApproval { message } => EffectInput {
-                deny: None,
                 need_approval: Some(NeedApprovalInput {
                     message: Some(message.clone()),
                 }),
+                ..EffectInput::default()
+            },
+            Effect::Component {
+                name,
+                digest,
+                settings,
+            } => EffectInput {
+                component: Some(PolicyComponentInput {
+                    name: name.to_string(),
+                    digest: Some(digest.to_string()),
+                    settings: Some(settings.clone()),
+                }),
+                ..EffectInput::default()
             },
         };
         let condition = |c: &Condition| ConditionInput {
@@ -189,10 +220,14 @@ pub(super) struct Known {
     pub(super) servers: BTreeSet<ServerName>,
 }
 
+/// Looks up and tries out components.
+pub(super) type Components<'a> = Option<&'a Policies>;
+
 /// Parses and checks every field, alone and beside the others.
 pub(super) fn check(
     input: PolicyInput,
     known: &Known,
+    components: Components<'_>,
     created_at: Timestamp,
     now: Timestamp,
 ) -> Result<Policy, Refusal> {
@@ -207,7 +242,7 @@ pub(super) fn check(
     let who = input.who.unwrap_or_default();
     let except = input.except.unwrap_or_default();
     let methods = patterns("methods", input.methods.unwrap_or_default())?;
-    let effect = effect(input.effect.unwrap_or_default(), &methods)?;
+    let effect = effect(input.effect.unwrap_or_default(), &methods, components)?;
     let policy = Policy {
         display_name: text::display_name(input.display_name.as_deref(), &input.name)?,
         order: input.order.unwrap_or(USUAL_ORDER),
@@ -240,7 +275,11 @@ pub(super) fn check(
     Ok(policy)
 }
 
-fn effect(given: EffectInput, methods: &[String]) -> Result<Effect, Refusal> {
+fn effect(
+    given: EffectInput,
+    methods: &[String],
+    components: Components<'_>,
+) -> Result<Effect, Refusal> {
     let message = |field: &str, given: Option<String>, usual: &str| {
         let given = text::line(field, given.as_deref().unwrap_or_default(), LONGEST_MESSAGE)?;
         Ok::<_, Refusal>(if given.is_empty() {
@@ -249,8 +288,8 @@ fn effect(given: EffectInput, methods: &[String]) -> Result<Effect, Refusal> {
             given
         })
     };
-    match (given.deny, given.need_approval) {
-        (Some(deny), None) => Ok(Effect::Deny {
+    match (given.deny, given.need_approval, given.component) {
+        (Some(deny), None, None) => Ok(Effect::Deny {
             code: code(deny.code.as_deref().unwrap_or("policy"))?,
             message: message(
                 "effect.deny.message",
@@ -258,7 +297,7 @@ fn effect(given: EffectInput, methods: &[String]) -> Result<Effect, Refusal> {
                 "A policy of your organisation does not allow this.",
             )?,
         }),
-        (None, Some(asks)) => {
+        (None, Some(asks), None) => {
             if let Some(method) = methods
                 .iter()
                 .find(|m| !METHODS_THAT_WAIT.contains(&m.as_str()))
@@ -280,15 +319,66 @@ fn effect(given: EffectInput, methods: &[String]) -> Result<Effect, Refusal> {
                 )?,
             })
         }
-        (None, None) => Err(Refusal::invalid(
+        (None, None, Some(given)) => component(given, components),
+        (None, None, None) => Err(Refusal::invalid(
             "effect",
-            "is required: deny, with a code and a message, or need_approval, with a message",
+            "is required: deny, with a code and a message; need_approval, with a message; or component, with a name",
         )),
-        (Some(_), Some(_)) => Err(Refusal::invalid(
+        _ => Err(Refusal::invalid(
             "effect",
-            "is one of deny and need_approval; set the other one to null",
+            "is one of deny, need_approval and component; set the others to null",
         )),
     }
+}
+
+/// The component is tried out under its settings before it is approved.
+fn component(given: PolicyComponentInput, components: Components<'_>) -> Result<Effect, Refusal> {
+    let field = |name: &str| format!("effect.component.{name}");
+    let name = PresetName::parse(&given.name).map_err(|e| Refusal::name(field("name"), &e))?;
+    let unknown = || Refusal::Unknown {
+        field: field("name"),
+        what: "policy component",
+        name: name.to_string(),
+        known: components.map_or_else(Vec::new, |c| {
+            let usable = c.list().into_iter().filter(|f| f.refused.is_none());
+            usable
+                .filter_map(|f| f.name)
+                .map(|n| n.to_string())
+                .collect()
+        }),
+    };
+    let components = components.ok_or_else(unknown)?;
+    let digest = match given.digest {
+        Some(text) => Digest::try_from(text).map_err(|e| Refusal::name(field("digest"), &e))?,
+        None => match components.newest(name.as_str()) {
+            Some((_, digest)) => digest,
+            None => {
+                let refused = components.list().into_iter().find_map(|f| {
+                    let reason = f.refused.filter(|_| f.name.as_ref() == Some(&name))?;
+                    Some(Refusal::invalid(
+                        field("name"),
+                        format!("{}: {reason}", f.file),
+                    ))
+                });
+                return Err(refused.unwrap_or_else(unknown));
+            }
+        },
+    };
+    let settings = given.settings.unwrap_or_default();
+    components
+        .bind(name.as_str(), digest, &settings)
+        .map_err(|e| {
+            let name = match e {
+                PolicyBindError::Unknown(_) => "digest",
+                _ => "settings",
+            };
+            Refusal::invalid(field(name), e.to_string())
+        })?;
+    Ok(Effect::Component {
+        name,
+        digest,
+        settings,
+    })
 }
 
 fn code(given: &str) -> Result<String, Refusal> {
@@ -434,7 +524,13 @@ mod tests {
             roles: ["admin".parse().unwrap()].into(),
             servers: ["notes".parse().unwrap()].into(),
         };
-        check(serde_json::from_value(input).unwrap(), &known, NOW, NOW)
+        check(
+            serde_json::from_value(input).unwrap(),
+            &known,
+            None,
+            NOW,
+            NOW,
+        )
     }
 
     #[test]
@@ -463,6 +559,10 @@ mod tests {
             (
                 json!({"effect": {"deny": {}, "need_approval": {}}}),
                 "effect",
+            ),
+            (
+                json!({"effect": {"component": {"name": "x"}}}),
+                "effect.component.name",
             ),
             (
                 json!({"effect": {"deny": {"code": "No Way"}}}),

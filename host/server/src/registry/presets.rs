@@ -8,7 +8,7 @@ use countersign_core::preset::{Description, Preset};
 use countersign_core::provider::Provider;
 use countersign_presets::signature::Origin;
 use countersign_presets::{
-    BindError, BindingStatus, Catalog, CatalogEntry, Inspection, Proposal, Terms,
+    BindError, BindingStatus, Catalog, CatalogEntry, Inspection, Policies, Proposal, Terms,
 };
 
 use super::{Refusal, Registry, Snapshot};
@@ -52,6 +52,10 @@ pub trait PresetHost: Send + Sync {
         provider: &Provider,
         version: Option<&str>,
     ) -> Result<Arc<dyn Preset>, BindError>;
+    /// The policy components beside the presets, if there can be any.
+    fn policies(&self) -> Option<&Policies> {
+        None
+    }
     /// See [`Catalog::list`].
     fn list(&self) -> Vec<CatalogEntry>;
     /// See [`Catalog::inspect`].
@@ -88,6 +92,9 @@ impl PresetHost for Catalog {
         version: Option<&str>,
     ) -> Result<Arc<dyn Preset>, BindError> {
         Catalog::rehearsal(self, provider, version)
+    }
+    fn policies(&self) -> Option<&Policies> {
+        Some(Catalog::policies(self))
     }
     fn list(&self) -> Vec<CatalogEntry> {
         Catalog::list(self)

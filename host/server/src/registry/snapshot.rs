@@ -7,12 +7,12 @@ use countersign_core::hosts::HostPattern;
 use countersign_core::names::{
     Digest, PolicyName, PresetName, ProviderName, SecretName, ServerName, UserName,
 };
-use countersign_core::policy::{Policy, Rule, Rules};
+use countersign_core::policy::{Effect, Judge, Policy, Rule, Rules};
 use countersign_core::ports::{Kind, RecordKey, Records, Revision, StoreError, parse};
 use countersign_core::provider::Provider;
 use countersign_core::server::Server;
 use countersign_core::time::Timestamp;
-use countersign_presets::{Approval, Terms};
+use countersign_presets::{Approval, Policies, Terms};
 use serde::{Deserialize, Serialize};
 
 /// A record with the revision that a change must name.
@@ -138,7 +138,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError`] of the store.
-    pub async fn read(records: &dyn Records) -> Result<Self, StoreError> {
+    pub async fn read(
+        records: &dyn Records,
+        components: Option<&Policies>,
+    ) -> Result<Self, StoreError> {
         let mut this = Self::default();
         for record in records.list(Kind::Provider, None).await? {
             let value: Provider = parse(&record)?;
@@ -180,10 +183,11 @@ impl Snapshot {
         }
         let rules = this.policies.values().map(|stored| {
             let damaged = |e| StoreError::Damaged(format!("policy {}: {e}", stored.value.name));
-            Rule::new(Arc::clone(&stored.value)).map_err(damaged)
+            let rule = Rule::new(Arc::clone(&stored.value)).map_err(damaged)?;
+            Ok(rule.with_judge(judge_of(&stored.value, components)))
         });
         // A policy that is not understood is not left out: nothing is read.
-        this.rules = Arc::new(Rules::new(rules.collect::<Result<Vec<_>, _>>()?));
+        this.rules = Arc::new(Rules::new(rules.collect::<Result<Vec<_>, StoreError>>()?));
         for approvals in this.approvals.values_mut() {
             approvals.sort_by(|a, b| (a.value.at, &a.value.hash).cmp(&(b.value.at, &b.value.hash)));
         }
@@ -270,6 +274,26 @@ impl Snapshot {
             .collect();
         found.sort();
         found
+    }
+}
+
+/// The component that judges for a policy. A policy that has to do without
+/// refuses its calls.
+pub(super) fn judge_of(policy: &Policy, components: Option<&Policies>) -> Option<Arc<dyn Judge>> {
+    let Effect::Component {
+        name,
+        digest,
+        settings,
+    } = &policy.effect
+    else {
+        return None;
+    };
+    match components?.bind(name.as_str(), *digest, settings) {
+        Ok((judge, _)) => Some(judge),
+        Err(why) => {
+            tracing::warn!(policy = %policy.name, %why, "a policy's component cannot judge");
+            None
+        }
     }
 }
 

@@ -28,15 +28,30 @@ pub(super) struct PolicyView {
     /// RFC 3339 UTC.
     #[schema(format = DateTime)]
     pub updated_at: String,
+    /// A newer version of its component, which waits for an approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
 }
 
-impl From<&Policy> for PolicyView {
-    fn from(policy: &Policy) -> Self {
-        Self {
-            input: PolicyInput::from(policy),
-            created_at: policy.created_at.to_string(),
-            updated_at: policy.updated_at.to_string(),
-        }
+/// A component that nobody has approved.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Waiting {
+    /// From its file name.
+    pub version: String,
+    /// What an approval names.
+    pub digest: String,
+}
+
+fn view(state: &ApiState, policy: &Policy) -> PolicyView {
+    let newer = state.registry.newer_component(policy);
+    PolicyView {
+        input: PolicyInput::from(policy),
+        created_at: policy.created_at.to_string(),
+        updated_at: policy.updated_at.to_string(),
+        waiting: newer.map(|(version, digest)| Waiting {
+            version,
+            digest: digest.to_string(),
+        }),
     }
 }
 
@@ -74,7 +89,7 @@ pub(super) async fn list(
     asking.permissions.demand("policy_list", None)?;
     let snapshot = state.registry.snapshot();
     let policies = snapshot.policies.values();
-    let views = policies.map(|s| PolicyView::from(s.value.as_ref()));
+    let views = policies.map(|s| view(&state, &s.value));
     // As they are looked at, unless another order is asked for.
     let mut query = query;
     query.order_by.get_or_insert_with(|| "order".to_owned());
@@ -91,10 +106,11 @@ pub(super) async fn get(
 ) -> Result<Json<PolicyView>, Problem> {
     asking.permissions.demand("policy_get", Some(&name))?;
     let policy = state.registry.find_policy(&name)?;
-    Ok(Json(policy.as_ref().into()))
+    Ok(Json(view(&state, &policy)))
 }
 
-/// Makes a policy (`policy_create`). It is in force at once.
+/// Makes a policy (`policy_create`, `preset_approve` on its component). It is in
+/// force at once.
 #[utoipa::path(post, path = "/api/v1/policies", tag = "policies", request_body = PolicyInput,
     responses((status = 201, body = PolicyView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create(
@@ -103,10 +119,11 @@ pub(super) async fn create(
     Body(input): Body<PolicyInput>,
 ) -> Result<(StatusCode, Json<PolicyView>), Problem> {
     let policy = state.registry.create_policy(&asking, input).await?;
-    Ok((StatusCode::CREATED, Json(policy.as_ref().into())))
+    Ok((StatusCode::CREATED, Json(view(&state, &policy))))
 }
 
-/// Changes a policy by a JSON merge patch (`policy_update`).
+/// Changes a policy by a JSON merge patch (`policy_update`, `preset_approve` on
+/// its component if that is changed).
 #[utoipa::path(patch, path = "/api/v1/policies/{name}", tag = "policies", params(("name" = String, Path)), request_body = PolicyInput,
     responses((status = 200, body = PolicyView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update(
@@ -116,7 +133,7 @@ pub(super) async fn update(
     Object(patch): Object,
 ) -> Result<Json<PolicyView>, Problem> {
     let policy = state.registry.update_policy(&asking, &name, patch).await?;
-    Ok(Json(policy.as_ref().into()))
+    Ok(Json(view(&state, &policy)))
 }
 
 /// Deletes a policy (`policy_delete`).
