@@ -133,9 +133,15 @@ mod tests {
     fn what_reads_passes_and_what_writes_asks() {
         let cases = [
             ("select 1", Statement::Reads),
-            ("SELECT name FROM t WHERE x = 'drop table; --';", Statement::Reads),
+            (
+                "SELECT name FROM t WHERE x = 'drop table; --';",
+                Statement::Reads,
+            ),
             ("with a as (select 1) select * from a", Statement::Reads),
-            ("with a as (delete from t returning *) select * from a", Statement::Writes),
+            (
+                "with a as (delete from t returning *) select * from a",
+                Statement::Writes,
+            ),
             ("select * into copy from t", Statement::Writes),
             ("update t set x = 1", Statement::Writes),
             ("/* select */ drop table t", Statement::Writes),
@@ -157,7 +163,10 @@ mod tests {
         let refused = judged(r#"{"refuse_writes":true}"#, write);
         assert!(matches!(refused, Judgement::Deny(r) if r.code == "read_only"));
         assert_eq!(judged("{}", r#"{"other":1}"#), Judgement::Allow);
-        assert!(matches!(judged("{}", r#"{"query":["x"]}"#), Judgement::Deny(_)));
+        assert!(matches!(
+            judged("{}", r#"{"query":["x"]}"#),
+            Judgement::Deny(_)
+        ));
         let describe = countersign_guest_sdk::policy::describe::<SqlGuard>;
         assert!(describe(r#"{"typo":1}"#).is_err());
         assert_eq!(describe("{}").unwrap().wants, Wants::ARGUMENTS);
