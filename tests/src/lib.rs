@@ -21,6 +21,7 @@ mod agents;
 mod browser;
 mod host;
 mod mcp;
+pub mod postgres;
 mod process;
 mod registry;
 mod sides;

@@ -99,6 +99,10 @@ pub enum Kind {
     /// A question to a user about one call, and his answer. Its partition is
     /// the user's name.
     Approval = 22,
+    /// What came of a browser session's last consent, to be shown.
+    Ending = 40,
+    /// What a user did with an elicitation whose call another process holds.
+    Elicited = 41,
 }
 
 /// Counts the writes of one record, from 1.
@@ -264,6 +268,19 @@ pub trait Records: Send + Sync {
 
     /// Whether writes are being acknowledged.
     fn is_ready(&self) -> bool;
+
+    /// What this process is called among those that share the store: another
+    /// name after every start.
+    fn process(&self) -> &str {
+        "only"
+    }
+
+    /// Whether the process with this name may still be running. A false "no"
+    /// is possible for a moment, while it has lost the store; a false "yes" is
+    /// possible for as long as the store takes it for merely slow.
+    fn is_running<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(std::future::ready(Ok(process == self.process())))
+    }
 }
 
 /// Takes audit events.

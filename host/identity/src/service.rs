@@ -140,6 +140,12 @@ impl Identity {
         &self.0.settings
     }
 
+    /// Verifies every token anew from here on: another process may have revoked
+    /// some, or changed users, teams or roles.
+    pub fn forget_verified(&self) {
+        self.0.cache.void();
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.0.world.clock.now()
     }

@@ -213,6 +213,12 @@ impl Oauth {
         }
     }
 
+    /// Connections were changed by another process: whoever waits for one looks
+    /// again.
+    pub fn connections_changed(&self) {
+        self.waiters.notify_all();
+    }
+
     /// Waits until the connection is as wanted, or the time is over. Wakes at
     /// once for a consent in this process, within a second for another's.
     ///

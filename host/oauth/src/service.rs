@@ -44,7 +44,7 @@ pub struct Oauth {
     pub(crate) public_url: Url,
     pub(crate) waiters: Waiters,
     pub(crate) remembered: Remembered,
-    /// Names this process in leases.
+    /// Names this service in leases: the process, and a random part.
     pub(crate) holder: String,
     /// Renewals under way.
     pub(crate) flights: Mutex<HashMap<FlightKey, Flight>>,
@@ -58,7 +58,8 @@ impl Oauth {
     /// Puts the service together. `public_url` is Countersign's own.
     #[must_use]
     pub fn new(world: World, sender: Arc<dyn Sender>, public_url: Url) -> Arc<Self> {
-        let holder = random_token::<16>(&*world.random);
+        let own = random_token::<8>(&*world.random);
+        let holder = format!("{}/{own}", world.records.process());
         Arc::new(Self {
             world,
             sender,

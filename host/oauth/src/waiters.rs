@@ -29,4 +29,11 @@ impl Waiters {
             sender.send_replace(());
         }
     }
+
+    /// Wakes everybody.
+    pub(crate) fn notify_all(&self) {
+        for sender in lock(&self.0).values() {
+            sender.send_replace(());
+        }
+    }
 }

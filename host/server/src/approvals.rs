@@ -161,6 +161,13 @@ impl Approvals {
         Ok(approval)
     }
 
+    /// Some were answered by another host: whoever waits looks again.
+    pub(crate) fn changed(&self) {
+        for waiting in self.waiting().values() {
+            waiting.send_replace(());
+        }
+    }
+
     fn note(&self, question: &Question, action: &str, outcome: Outcome, exchange: &Exchange) {
         let mut event = event(&self.world, question, action, outcome);
         let call = format!("; call {}", exchange.id);

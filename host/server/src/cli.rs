@@ -147,6 +147,13 @@ struct InitArgs {
     /// Address to listen on [default: 127.0.0.1:8700]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// Where records are kept: sled:FOLDER, or postgres://USER@HOST:5432/DATABASE for several
+    /// hosts [default: sled:data/vault]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// A file that holds the database's password and nothing else
+    #[arg(long, value_name = "FILE")]
+    store_password_file: Option<PathBuf>,
 }
 
 /// Why a command failed; shown as it is.
@@ -240,6 +247,8 @@ async fn init(args: InitArgs, printer: &Printer) -> Result<(), CliError> {
         dir: args.dir,
         listen: args.listen,
         public_url: args.public_url,
+        store: args.store,
+        store_password_file: args.store_password_file,
     };
     let made = crate::init::init(&options).await.map_err(CliError::new)?;
     printer.value(&made, || {

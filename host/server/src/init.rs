@@ -12,6 +12,7 @@ use countersign_identity::{
     Settings,
 };
 use countersign_vault::keys::{KeyError, KeyRing};
+use countersign_vault::store::postgres::Database;
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError, ListenAndUrl};
@@ -27,6 +28,10 @@ pub struct InitOptions {
     pub listen: Option<String>,
     /// What it is called from outside.
     pub public_url: Option<String>,
+    /// Where records are kept, if not in sled.
+    pub store: Option<String>,
+    /// The file with the database's password.
+    pub store_password_file: Option<PathBuf>,
 }
 
 /// What was set up; shown once.
@@ -88,6 +93,7 @@ const ADMIN: &str = "admin";
 pub async fn init(options: &InitOptions) -> Result<Initialised, InitError> {
     let chosen = ListenAndUrl::parse(options.listen.as_deref(), options.public_url.as_deref())
         .map_err(|(problem, instead)| InitError::Option { problem, instead })?;
+    let store = store_text(options)?;
     let config_file = options.dir.join("countersign.toml");
     let data = options.dir.join("data");
     let key_file = data.join("master.key");
@@ -104,7 +110,7 @@ pub async fn init(options: &InitOptions) -> Result<Initialised, InitError> {
     }
     private_folder(&data)?;
     KeyRing::generate_file(&key_file, &OsRandom)?;
-    let text = config_text(&chosen);
+    let text = config_text(&chosen, &store);
     write_new(&config_file, &text)?;
     let config = Config::load(&config_file)?;
     let bootstrap = administrator(&config).await?;
@@ -160,7 +166,45 @@ impl AccountEvents for NothingYet {
     }
 }
 
-fn config_text(chosen: &ListenAndUrl) -> String {
+/// What stands under `[store]`. A password in the address would be seen in the
+/// list of processes, and stay in the configuration.
+fn store_text(options: &InitOptions) -> Result<String, InitError> {
+    let refuse = |problem: String, instead: &str| InitError::Option {
+        problem,
+        instead: instead.to_owned(),
+    };
+    let Some(url) = &options.store else {
+        return match &options.store_password_file {
+            None => Ok("url = \"sled:data/vault\"\n".into()),
+            Some(_) => Err(refuse(
+                "a password file means nothing without a database".into(),
+                "Say which with --store postgres://USER@HOST:5432/DATABASE.",
+            )),
+        };
+    };
+    let file = "Write it into a file that only you can read, and name that with \
+                --store-password-file FILE.";
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        let database = Database::parse(url).map_err(|e| refuse(e.to_string(), ""))?;
+        if database.has_password() {
+            return Err(refuse("the address holds a password".into(), file));
+        }
+    } else if !url.starts_with("sled:") {
+        return Err(refuse(
+            "the store's address begins with no known scheme".into(),
+            "Write --store postgres://USER@HOST:5432/DATABASE, or --store sled:FOLDER.",
+        ));
+    }
+    let mut text = format!("url = {}\n", toml::Value::from(url.as_str()));
+    if let Some(path) = &options.store_password_file {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let path = toml::Value::from(path.display().to_string());
+        text.push_str(&format!("password_file = {path}\n"));
+    }
+    Ok(text)
+}
+
+fn config_text(chosen: &ListenAndUrl, store: &str) -> String {
     let url = chosen.public_url.as_str().trim_end_matches('/');
     let private = if countersign_core::hosts::is_loopback(&chosen.public_url) {
         "# The public URL is this machine only, so servers and providers on it may be used.\n\
@@ -178,8 +222,7 @@ data_dir = "data"
 catalog_dir = "catalog"
 
 [store]
-url = "sled:data/vault"
-
+{store}
 [keys]
 # Without this key nothing in the store can be read: keep a copy elsewhere.
 source = {{ file = "data/master.key" }}

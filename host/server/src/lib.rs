@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod opening;
 pub mod registry;
 pub mod replay;
+mod replicas;
 pub mod serve;
 pub mod surroundings;
 mod verdicts;

@@ -10,6 +10,10 @@ use countersign_core::secret::{SealBroken, SealKey, Sealed, Secret};
 use countersign_vault::audit::{AuditLog, AuditOptions};
 use countersign_vault::error::OpenError;
 use countersign_vault::keys::{KeyError, KeyRing};
+use countersign_vault::store::Store;
+use countersign_vault::store::postgres::{
+    AddressError, Database, DatabaseError, PasswordSources, PostgresOptions, PostgresStore,
+};
 use countersign_vault::store::sled::SledStore;
 use countersign_vault::vault::{OpenOptions, Vault};
 
@@ -58,17 +62,8 @@ impl Opened {
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ring = KeyRing::load(&config.keys.source).await?;
-        let StoreUrl::Sled(folder) = config.store.url.clone();
-        let store = tokio::task::spawn_blocking(move || SledStore::open(&folder))
-            .await
-            .map_err(|e| OpeningError::Interrupted(e.to_string()))??;
-        let vault = Vault::open(
-            Arc::new(store),
-            ring,
-            Arc::clone(&random),
-            OpenOptions::default(),
-        )
-        .await?;
+        let store = open_store(&config.store.url, &clock, &random).await?;
+        let vault = Vault::open(store, ring, Arc::clone(&random), OpenOptions::default()).await?;
         let vault = Arc::new(vault);
         let records: Arc<dyn Records> = vault.clone();
         let audit = AuditLog::open(
@@ -101,6 +96,65 @@ impl Opened {
     pub fn key(&self, purpose: &str) -> Result<SealKey, SealBroken> {
         self.host_secret.derive_key(purpose)
     }
+}
+
+/// Opens what `[store]` names.
+///
+/// # Errors
+/// [`OpeningError`].
+pub async fn open_store(
+    url: &StoreUrl,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<Arc<dyn Store>, OpeningError> {
+    match url.clone() {
+        StoreUrl::Sled(folder) => {
+            let store = blocking(move || SledStore::open(&folder)).await??;
+            Ok(Arc::new(store))
+        }
+        StoreUrl::Postgres {
+            database,
+            password_file,
+            connections,
+            cache,
+        } => {
+            let database = blocking(move || with_password(*database, password_file))
+                .await?
+                .map_err(|e| OpenError::from(DatabaseError::from(e)))?;
+            let options = PostgresOptions { cache, connections };
+            let (clock, random) = (Arc::clone(clock), Arc::clone(random));
+            let store = PostgresStore::open(database, clock, random, options).await;
+            Ok(Arc::new(store.map_err(OpenError::from)?))
+        }
+    }
+}
+
+/// Where `psql` would look for a password, too: after the address and the
+/// configured file come `PGPASSWORD`, `PGPASSFILE` and `~/.pgpass`.
+fn with_password(
+    mut database: Database,
+    file: Option<std::path::PathBuf>,
+) -> Result<Database, AddressError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if file.is_none()
+        && !database.has_password()
+        && let Some(password) = set("PGPASSWORD")
+    {
+        database.set_password(&password.to_string_lossy());
+    }
+    let passfile = set("PGPASSFILE").map(std::path::PathBuf::from).or_else(|| {
+        let usual = std::env::home_dir()?.join(".pgpass");
+        usual.exists().then_some(usual)
+    });
+    database.with_password(&PasswordSources { file, passfile })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OpeningError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| OpeningError::Interrupted(e.to_string()))
 }
 
 /// A random secret that is made once and kept in the store.

@@ -132,6 +132,33 @@ impl Registry {
         Ok(())
     }
 
+    /// Takes over what another process has registered, approved or deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store; the old snapshot stays.
+    pub async fn follow_others(&self) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().await;
+        let before = self.snapshot();
+        self.refresh().await?;
+        let now = self.snapshot();
+        for (name, old) in &before.providers {
+            if !now.providers.contains_key(name) {
+                self.unbind(&old.value.name).await;
+            }
+        }
+        for (name, new) in &now.providers {
+            let as_it_was = before.providers.get(name).is_some_and(|old| {
+                old.value == new.value
+                    && before.is_enabled(&old.value.preset) == now.is_enabled(&new.value.preset)
+                    && before.terms_of(&old.value) == now.terms_of(&new.value)
+            });
+            if !as_it_was {
+                self.bind(&new.value, &now).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn teams(&self) -> Result<BTreeSet<TeamName>, StoreError> {
         let records = self.world.records.list(Kind::Team, None).await?;
         let mut teams: BTreeSet<_> = records

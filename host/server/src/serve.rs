@@ -53,12 +53,14 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let decisions = tokio::spawn(crate::replay::follow(Arc::clone(&app)));
     let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
     let policies = tokio::spawn(follow_policies(Arc::clone(&app)));
+    let replicas = tokio::spawn(crate::replicas::follow(Arc::clone(&app)));
     accept(&app, listener, stop).await?;
     housekeeping.abort();
     following.abort();
     faults.abort();
     decisions.abort();
     policies.abort();
+    replicas.abort();
     app.recorder
         .flush(app.world.records.as_ref(), app.world.clock.now())
         .await;

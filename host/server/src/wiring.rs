@@ -70,8 +70,6 @@ pub struct App {
             countersign_core::time::Timestamp,
         >,
     >,
-    /// What came of each browser's last consent.
-    pub consents: crate::http::connected::Results,
     /// What is refused to callers whom nobody knows.
     pub strangers: Arc<crate::http::strangers::Strangers>,
     /// Names for calls.
@@ -170,7 +168,6 @@ impl App {
             approvals: Approvals::new(world.clone(), key("approvals")?, public_url.clone()),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
-            consents: crate::http::connected::Results::default(),
             strangers: Arc::default(),
             calls: crate::call::ids::CallIds::new(&*world.random),
             metrics: crate::metrics::Metrics::default(),

@@ -1,17 +1,14 @@
 //! The audit log, kept as records of the vault.
 //!
-//! Events get their sequence numbers when they are taken, and are written by
-//! one task, many in one record. An intent record, written with every batch,
-//! says up to which number events may have been taken. After a crash the
-//! numbers between the last one stored and that one are the gap: it is counted
-//! in an `audit.gap` event. It is an upper bound, since a reserved number need
-//! not have been used; while nothing happens, [`AuditOptions::idle_reserve`]
-//! numbers stay reserved. A burst that outruns the reservation makes the task
-//! write at once; events beyond it that a crash takes before that are not
-//! counted.
-//!
-//! One process writes the log of a store. Several replicas come with
-//! PostgreSQL.
+//! Events are written by one task of each process, many in one record, and get
+//! their sequence numbers then: the log of all processes on one store is one,
+//! in the order in which it became durable. Each process has an intent, written
+//! with every batch, that says how many events it may have taken and not yet
+//! stored. Once it is known to run no more, that number is counted in an
+//! `audit.gap` event. It is an upper bound; while nothing happens,
+//! [`AuditOptions::idle_reserve`] stay reserved. A burst that outruns the
+//! reservation makes the task write at once; events beyond it that a crash
+//! takes before that are not counted.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,9 +31,9 @@ pub struct AuditOptions {
     pub queue: usize,
     /// How long events of calls wait for company.
     pub linger: Duration,
-    /// Sequence numbers reserved ahead under load.
+    /// Events that may be taken before they are counted on, under load.
     pub reserve: u64,
-    /// Sequence numbers reserved ahead while nothing happens.
+    /// The same while nothing happens.
     pub idle_reserve: u64,
     /// How long nothing has to happen for that.
     pub idle_after: Duration,
@@ -76,9 +73,10 @@ type Waiter = oneshot::Sender<Result<(), StoreError>>;
 struct Queue {
     events: Vec<AuditEvent>,
     waiting: Vec<Waiter>,
-    /// The next sequence number.
+    /// The number that the next event has until it is stored: counted in this
+    /// process.
     next: u64,
-    /// Up to which number an intent is durable.
+    /// Up to which of those an intent is durable.
     reserved: u64,
     /// Dropped and not yet written down.
     unsaid: u64,
@@ -152,11 +150,11 @@ impl AuditLog {
         clock: Arc<dyn Clock>,
         options: AuditOptions,
     ) -> Result<Self, StoreError> {
-        let (writer, next) = drain::Writer::open(&*records, &*clock, &options).await?;
+        let writer = drain::Writer::open(&*records, &*clock, &options).await?;
         let queue = Queue {
             events: Vec::new(),
             waiting: Vec::new(),
-            next,
+            next: 1,
             reserved: writer.reserved(),
             unsaid: 0,
             dropped: 0,
@@ -218,7 +216,7 @@ impl AuditLog {
         if open {
             self.flush().await?;
         }
-        let next = self.shared.queue().next;
+        let next = drain::next_number(&*self.shared.records).await?;
         query::run(&*self.shared.records, filter, page, next).await
     }
 

@@ -82,6 +82,8 @@ fn kind_word(kind: u8) -> &'static str {
         18 => "agent consent",
         19 => "connect link",
         20 => "policy",
+        40 => "consent's result",
+        41 => "elicitation's answer",
         _ => "unknown kind",
     }
 }

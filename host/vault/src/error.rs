@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use countersign_core::ports::StoreError;
 
+use crate::store::postgres::DatabaseError;
+
 /// Each variant says what to do next. No record was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -83,6 +85,9 @@ pub enum OpenError {
         /// Counts.
         detail: String,
     },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// The store failed while it was being read.
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),

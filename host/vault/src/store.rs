@@ -1,8 +1,12 @@
 //! Durable bytes under keys. The only thing a database has to offer the vault.
 
-use countersign_core::ports::{BoxFuture, StoreError};
+use std::collections::HashMap;
+
+use countersign_core::ports::{BoxFuture, Kind, StoreError};
+use tokio::sync::broadcast;
 
 pub mod memory;
+pub mod postgres;
 pub mod sled;
 
 /// The longest [`Row::body`] a store takes: a record of 8 KiB and what sealing
@@ -46,6 +50,116 @@ pub struct Page {
 /// Keys and revisions of expired rows.
 pub type Due = Vec<(Vec<u8>, u64)>;
 
+/// Rows as they are while nobody else can write, and the way to write them.
+pub struct Turn<'a> {
+    rows: HashMap<Vec<u8>, Result<Option<Row>, StoreError>>,
+    commit: Box<dyn FnOnce(Vec<Op>) -> BoxFuture<'a, Result<(), StoreError>> + Send + 'a>,
+}
+
+impl<'a> Turn<'a> {
+    /// A turn in which these rows were read.
+    pub fn new(
+        rows: HashMap<Vec<u8>, Result<Option<Row>, StoreError>>,
+        commit: impl FnOnce(Vec<Op>) -> BoxFuture<'a, Result<(), StoreError>> + Send + 'a,
+    ) -> Self {
+        Self {
+            rows,
+            commit: Box::new(commit),
+        }
+    }
+
+    /// One of the rows that the turn was begun for.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        match self.rows.get(key) {
+            Some(row) => row.clone(),
+            None => Err(StoreError::Failed(
+                "a row was not read before it was to be written".into(),
+            )),
+        }
+    }
+
+    /// As [`Store::commit`]; ends the turn. An empty batch writes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit(self, batch: Vec<Op>) -> Result<(), StoreError> {
+        (self.commit)(batch).await
+    }
+}
+
+/// All rows as they are at one moment.
+pub trait View: Send + Sync {
+    /// As [`Store::scan`].
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: &'a [u8],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, StoreError>>;
+}
+
+/// The rows of a store that one process alone writes.
+struct Live<'a, S: ?Sized>(&'a S);
+
+impl<S: Store + ?Sized> View for Live<'_, S> {
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: &'a [u8],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        self.0.scan(prefix, from, limit)
+    }
+}
+
+/// Of which kinds records were changed by another process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes([u64; 4]);
+
+impl Changes {
+    /// Of every kind, perhaps.
+    #[must_use]
+    pub fn all() -> Self {
+        Self([u64::MAX; 4])
+    }
+
+    /// Whether there may be one of this kind.
+    #[must_use]
+    pub fn has(&self, kind: Kind) -> bool {
+        let byte = kind as u8;
+        self.0
+            .get(usize::from(byte / 64))
+            .is_some_and(|word| word & (1 << (byte % 64)) != 0)
+    }
+
+    /// Whether there is none at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+
+    /// These too: first bytes of keys, which are kinds.
+    pub fn add(&mut self, kinds: impl IntoIterator<Item = u8>) {
+        for byte in kinds {
+            if let Some(word) = self.0.get_mut(usize::from(byte / 64)) {
+                *word |= 1 << (byte % 64);
+            }
+        }
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+}
+
 /// A database.
 ///
 /// An implementation answers [`Store::get`] from memory where it can, without
@@ -80,6 +194,58 @@ pub trait Store: Send + Sync {
 
     /// Whether writes are being taken.
     fn is_ready(&self) -> bool;
+
+    /// Reads these rows for a batch, and keeps all other writers waiting until
+    /// it is committed. A store that one process alone writes has none to wait
+    /// for: there, whoever calls takes turns by himself.
+    fn begin(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Turn<'_>, StoreError>> {
+        Box::pin(async move {
+            let mut rows = HashMap::with_capacity(keys.len());
+            for key in keys {
+                let row = self.get(&key).await;
+                rows.insert(key, row);
+            }
+            Ok(Turn::new(rows, move |batch| {
+                if batch.is_empty() {
+                    return Box::pin(std::future::ready(Ok(())));
+                }
+                self.commit(batch)
+            }))
+        })
+    }
+
+    /// All rows at one moment, for as long as the view is kept. In a store that
+    /// one process alone writes that process must not write meanwhile.
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View + '_>, StoreError>> {
+        Box::pin(std::future::ready(Ok(
+            Box::new(Live(self)) as Box<dyn View + '_>
+        )))
+    }
+
+    /// What other processes change from now on; none if there can be no others.
+    fn changes(&self) -> Option<broadcast::Receiver<Changes>> {
+        None
+    }
+
+    /// Whether what other processes changed up to a moment ago is known here;
+    /// where not, what was made of records is not to be relied on.
+    fn is_current(&self) -> bool {
+        true
+    }
+
+    /// What this process is called among those that share the store; none if
+    /// there can be no others.
+    fn process(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether a process that gave this name may still be running. One that
+    /// has lost its connection for a moment may be thought not to.
+    fn is_running<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(std::future::ready(Ok(
+            self.process().as_deref() == Some(process)
+        )))
+    }
 }
 
 /// Whether the batch fits, before anything is done.

@@ -8,14 +8,14 @@ use countersign_core::ports::{
     Write,
 };
 use countersign_core::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::damage::{self, Damage};
 use crate::error::OpenError;
 use crate::keys::KeyRing;
 use crate::seal::{Broken, Sealer, Unsealed};
-use crate::store::{Row, Store};
+use crate::store::{Changes, Row, Store};
 
 mod commit;
 mod open;
@@ -51,6 +51,8 @@ pub struct Vault {
 
 struct Shared {
     store: Arc<dyn Store>,
+    /// What this process is called.
+    process: String,
     sealer: Sealer,
     damaged: RwLock<BTreeMap<Vec<u8>, Damage>>,
     /// Damage that no record stands for.
@@ -93,6 +95,20 @@ impl Vault {
             .chain(damaged.values())
             .cloned()
             .collect()
+    }
+
+    /// What other processes change in the store from now on; none if there can
+    /// be no others. A listener that falls behind has to take it for
+    /// [`Changes::all`].
+    #[must_use]
+    pub fn changes(&self) -> Option<broadcast::Receiver<Changes>> {
+        self.shared.store.changes()
+    }
+
+    /// Whether what other processes changed up to a moment ago is known.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.shared.store.is_current()
     }
 
     /// Waits for queued writes and lets go of the store. A vault that is merely
@@ -280,5 +296,16 @@ impl Records for Vault {
 
     fn is_ready(&self) -> bool {
         self.shared.store.is_ready() && !self.jobs.is_closed()
+    }
+
+    fn process(&self) -> &str {
+        &self.shared.process
+    }
+
+    fn is_running<'a>(&'a self, process: &'a str) -> BoxFuture<'a, Result<bool, StoreError>> {
+        if process == self.shared.process {
+            return Box::pin(std::future::ready(Ok(true)));
+        }
+        self.shared.store.is_running(process)
     }
 }

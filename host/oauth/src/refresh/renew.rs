@@ -11,7 +11,7 @@ use countersign_core::request::{Asking, Exchange, SendError, token_request};
 use countersign_core::template::Values;
 use countersign_core::token_answer::{Answer, AnswerError, Granted, Reading, masked_body, read};
 
-use super::lease::Lease;
+use super::lease::{Lease, Taken};
 use super::{Errand, FreshError};
 use crate::connections::{ATTEMPTS, record_key};
 use crate::service::{Held, Oauth};
@@ -39,6 +39,8 @@ impl Oauth {
         let tries = u32::from(provider.max_retries.min(MOST_RETRIES)) + 1;
         let lasts = provider.request_timeout * tries + SLACK;
         let looks = lasts.as_millis() / LOOK.as_millis() + 1;
+        let refresh = &errand.party.preset.description().refresh;
+        let mut seemed_ended = 0;
         for _ in 0..looks {
             let held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
             match errand.need(&held, self)? {
@@ -46,9 +48,22 @@ impl Oauth {
                 Need::Hopeless => return Err(errand.ended(ReauthReason::Expired)),
                 Need::Soon | Need::Now => {}
             }
-            let Some(mut lease) = self.take_lease(&held.connection.id, lasts).await? else {
-                tokio::time::sleep(LOOK).await;
-                continue;
+            let id = &held.connection.id;
+            let mut lease = match self
+                .take_lease(id, lasts, refresh, &mut seemed_ended)
+                .await?
+            {
+                Taken::Ours(lease) => lease,
+                Taken::Busy => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                Taken::Interrupted(free) => {
+                    if self.interrupted(errand, &held, free).await? {
+                        return Err(errand.ended(ReauthReason::ProviderError));
+                    }
+                    continue;
+                }
             };
             // Again: it may have been renewed before the lease was ours.
             let held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
@@ -58,6 +73,10 @@ impl Oauth {
                 Ok(Need::Hopeless) => Err(errand.ended(ReauthReason::Expired)),
                 Err(error) => Err(error),
             };
+            if lease.is_over && matches!(result, Err(FreshError::Call(_))) {
+                // Taken by another while this process was held up.
+                continue;
+            }
             self.give_back(&lease).await;
             return result;
         }
@@ -70,7 +89,7 @@ impl Oauth {
         held: Held,
         lease: &mut Lease,
     ) -> Result<(), FreshError> {
-        match self.ask(errand, &held).await? {
+        match self.ask(errand, &held, lease).await? {
             Answered::Granted(granted) => self.store_renewed(errand, held, &granted, lease).await,
             Answered::Failed { failure, hook } => {
                 let connection = &held.connection;
@@ -103,7 +122,12 @@ impl Oauth {
 
     /// Sends the refresh request, if provider and client are those of the
     /// consent.
-    async fn ask(&self, errand: &Errand, held: &Held) -> Result<Answered, FreshError> {
+    async fn ask(
+        &self,
+        errand: &Errand,
+        held: &Held,
+        lease: &mut Lease,
+    ) -> Result<Answered, FreshError> {
         let (provider, description) = (&*errand.party.provider, errand.party.preset.description());
         let connection = &held.connection;
         let cannot = |what: String| errand.unavailable(what);
@@ -140,6 +164,9 @@ impl Oauth {
             credential: &errand.credential,
             resource,
         };
+        if !self.about_to_send(lease).await? {
+            return Err(errand.unavailable("another replica is renewing it"));
+        }
         let mut tries = 0;
         let answer = loop {
             let request = token_request(&asking, &exchange).map_err(|e| cannot(e.to_string()))?;
@@ -265,6 +292,13 @@ impl Oauth {
                 credentials,
                 facts,
                 updated_at,
+                state: match held.connection.state {
+                    // Another gave us up for lost.
+                    State::NeedsReauth {
+                        reason: ReauthReason::ProviderError,
+                    } => State::Connected,
+                    state => state,
+                },
                 ..Connection::clone(&held.connection)
             };
             let secret = SecretChange::Set(tokens.into_secret());
@@ -274,7 +308,7 @@ impl Oauth {
             }
             match self.world.records.write(writes).await {
                 Ok(_) => {
-                    lease.is_given_back = with_lease;
+                    lease.is_over = with_lease;
                     return Ok(());
                 }
                 Err(StoreError::Conflict) => {
@@ -294,10 +328,48 @@ impl Oauth {
                 Err(StoreError::Failed(_)) if attempt < ATTEMPTS => {
                     tokio::time::sleep(LOOK).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // What was sent is used up, and its successor is lost: the
+                    // lease goes on saying that it was sent.
+                    lease.is_over = true;
+                    return Err(error.into());
+                }
             }
         }
+        lease.is_over = true;
         Err(StoreError::Conflict.into())
+    }
+
+    /// A process ended between sending the refresh token and storing what came
+    /// of it: the token may be used up, and using it again may end more than
+    /// this grant. It is kept, in case that process was only thought to have
+    /// ended. False if the connection was changed meanwhile.
+    async fn interrupted(
+        &self,
+        errand: &Errand,
+        held: &Held,
+        free: Write,
+    ) -> Result<bool, FreshError> {
+        let reason = ReauthReason::ProviderError;
+        let connection = Connection {
+            state: State::NeedsReauth { reason },
+            updated_at: self.world.clock.now(),
+            ..Connection::clone(&held.connection)
+        };
+        let write = write_at(&connection, held, SecretChange::Keep)?;
+        match self.world.records.write(vec![write, free]).await {
+            Ok(_) => {
+                tracing::warn!(
+                    provider = %connection.provider,
+                    "a process ended while it was renewing a connection; its user has to \
+                     authorize again"
+                );
+                self.note_end(errand, &connection, reason).await;
+                Ok(true)
+            }
+            Err(StoreError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Deletes the tokens of a grant that has ended, if they are still the ones

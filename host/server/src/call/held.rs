@@ -9,12 +9,16 @@ use bytes::Bytes;
 use countersign_core::connection::Connection;
 use countersign_core::error::CallError;
 use countersign_core::names::{ClientId, ServerName, TeamName, UserName};
+use countersign_core::ports::{
+    Expect, Kind as Store, RecordKey, StoreError, World, load, put_until,
+};
 use countersign_identity::Audience;
 use countersign_mcp::answer::{Action, Elicitation, progress, tools_list_changed};
 use countersign_mcp::body::{AnswerBody, ClientGone, EventSender, channel, event_stream};
 use countersign_mcp::envelope::{Answered, Incoming, Message, Request, parse};
 use countersign_mcp::upstream::Kind;
 use http::Response;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use url::Url;
 
@@ -68,6 +72,54 @@ pub(crate) struct Errand {
     pub(crate) scopes: String,
 }
 
+/// What a client said to a host that does not hold the call.
+#[derive(Serialize, Deserialize)]
+struct Elicited {
+    user: UserName,
+    /// Otherwise dismissed.
+    declined: bool,
+}
+
+/// How long an answer waits for the host that holds the call.
+const TOLD_FOR: Duration = Duration::from_secs(300);
+
+/// Takes a client's answer to an elicitation: here, or through the store for
+/// the host that holds the call.
+pub(crate) async fn answered(
+    app: &App,
+    user: &UserName,
+    elicitation: &Elicitation,
+    answer: &Answered<'_>,
+) -> Result<(), StoreError> {
+    // An error instead of a result: the client could not show it.
+    let action = answer
+        .result
+        .and_then(Action::read)
+        .unwrap_or(Action::Cancel);
+    let id = elicitation.id();
+    // Ids of ours are short; what is longer was not made here.
+    let is_ours = id.len() <= 64;
+    if app.held.answered(user, id, action)
+        || action == Action::Accept
+        || !is_ours
+        || app.vault.changes().is_none()
+    {
+        return Ok(());
+    }
+    let said = Elicited {
+        user: user.clone(),
+        declined: action == Action::Decline,
+    };
+    let until = app.world.clock.now().plus(TOLD_FOR);
+    let key = RecordKey::new(Store::Elicited, id);
+    // The first word counts, and nobody writes over another's.
+    let write = put_until(key, Expect::Absent, &said, Some(until))?;
+    match app.world.records.write(vec![write]).await {
+        Ok(_) | Err(StoreError::Conflict) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// How many of each user.
 #[derive(Default)]
 struct Counts(HashMap<UserName, usize>);
@@ -97,32 +149,40 @@ impl HeldCalls {
     }
 
     /// Takes a client's answer to an elicitation of ours. Another user's is
-    /// ignored: it was not his question.
-    pub(crate) fn answered(
-        &self,
-        user: &UserName,
-        elicitation: &Elicitation,
-        answer: &Answered<'_>,
-    ) {
+    /// ignored: it was not his question. False if no call is held here for it.
+    pub(crate) fn answered(&self, user: &UserName, elicitation: &str, action: Action) -> bool {
         let mut inner = self.inner();
-        if inner
-            .asked
-            .get(elicitation.id())
-            .is_none_or(|(asked, _)| asked != user)
-        {
-            return;
+        match inner.asked.get(elicitation) {
+            None => return false,
+            Some((asked, _)) if asked != user => return true,
+            Some(_) => {}
         }
-        // An error instead of a result: the client could not show it.
-        let action = answer
-            .result
-            .and_then(Action::read)
-            .unwrap_or(Action::Cancel);
         if action != Action::Accept
-            && let Some((_, told)) = inner.asked.remove(elicitation.id())
+            && let Some((_, told)) = inner.asked.remove(elicitation)
         {
             // The call may have ended meanwhile.
             let _ = told.send(action);
         }
+        true
+    }
+
+    /// Looks for answers that clients gave to another host.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn hear(&self, world: &World) -> Result<(), StoreError> {
+        let asked: Vec<String> = self.inner().asked.keys().cloned().collect();
+        for id in asked {
+            let key = RecordKey::new(Store::Elicited, &*id);
+            if let Some((said, _)) = load::<Elicited>(&*world.records, &key).await? {
+                let action = match said.declined {
+                    true => Action::Decline,
+                    false => Action::Cancel,
+                };
+                self.answered(&said.user, &id, action);
+            }
+        }
+        Ok(())
     }
 
     /// A client's listening stream, for what has to be said later. Gives the

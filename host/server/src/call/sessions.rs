@@ -57,6 +57,11 @@ impl SessionCache {
     fn rows(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Upstream>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Reads rows anew: another host may have ended a session.
+    pub(crate) fn forget(&self) {
+        self.rows().clear();
+    }
 }
 
 /// A client's session.

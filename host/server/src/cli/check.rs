@@ -59,14 +59,15 @@ pub(super) async fn run(file: &Path, printer: &Printer) -> Result<(), CliError> 
 }
 
 async fn store(config: &Config) -> Finding {
-    let StoreUrl::Sled(folder) = &config.store.url;
     let finding = |good, detail| Finding {
         part: "store",
         good,
         detail,
     };
     // Opening makes an empty one; looking must not.
-    if !folder.exists() {
+    if let StoreUrl::Sled(folder) = &config.store.url
+        && !folder.exists()
+    {
         let text = format!(
             "{} does not exist; `countersign init` makes one",
             folder.display()

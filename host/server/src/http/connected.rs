@@ -4,8 +4,7 @@
 //! belong into no history and no screenshot. So the browser is sent on to
 //! `/connected`, which knows from the session what to show.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,8 +12,8 @@ use axum::extract::{OriginalUri, Path, RawQuery, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use countersign_core::names::ProviderName;
+use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, load, put_until};
 use countersign_core::scope::ScopeSet;
-use countersign_core::time::Timestamp;
 use countersign_identity::BrowserSession;
 use countersign_oauth::callback::{Callback, Outcome};
 use countersign_oauth::consent::ReturnTo;
@@ -22,6 +21,7 @@ use countersign_pages::Page;
 use countersign_pages::parts::{self, Look, Tone};
 use http::{HeaderMap, StatusCode};
 use maud::html;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::connect::refuse;
@@ -31,8 +31,6 @@ use crate::wiring::App;
 const CONNECTIONS: &str = "/connections";
 /// How long what came of a consent can be looked at again.
 const SHOWN: Duration = Duration::from_secs(15 * 60);
-/// Sessions remembered; beyond it those that are over are forgotten, then all.
-const MOST: usize = 10_000;
 
 /// The redirect URIs, and where they lead.
 pub fn routes() -> Router<Arc<App>> {
@@ -43,7 +41,8 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 /// What came of a consent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Ending {
     Connected {
         provider: String,
@@ -58,27 +57,16 @@ enum Ending {
     Failed(String),
 }
 
-/// What came of each session's last consent.
-#[derive(Default)]
-pub struct Results(Mutex<HashMap<String, (Timestamp, Ending)>>);
+/// Where what came of a session's last consent is kept: any host may be asked
+/// to show it.
+fn ending_key(session: &str) -> RecordKey {
+    RecordKey::new(Kind::Ending, session)
+}
 
-impl Results {
-    fn keep(&self, session: &str, now: Timestamp, result: Ending) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST {
-            all.retain(|_, (then, _)| now.since(*then) < SHOWN);
-        }
-        if all.len() >= MOST {
-            all.clear();
-        }
-        all.insert(session.to_owned(), (now, result));
-    }
-
-    fn find(&self, session: &str, now: Timestamp) -> Option<Ending> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (then, result) = all.get(session)?;
-        (now.since(*then) < SHOWN).then(|| result.clone())
-    }
+async fn keep(app: &App, session: &str, ending: &Ending) -> Result<(), StoreError> {
+    let until = app.world.clock.now().plus(SHOWN);
+    let write = put_until(ending_key(session), Expect::Anything, ending, Some(until))?;
+    app.world.records.write(vec![write]).await.map(drop)
 }
 
 async fn callback_bare(
@@ -165,8 +153,9 @@ async fn callback(
             Ending::Failed(error.to_string())
         }
     };
-    app.consents
-        .keep(&session.id, app.world.clock.now(), result);
+    if let Err(error) = keep(&app, &session.id, &result).await {
+        return super::store_failed(&error);
+    }
     Redirect::to("/connected").into_response()
 }
 
@@ -187,7 +176,12 @@ async fn show(
         Ok(session) => session,
         Err(redirect) => return redirect,
     };
-    match app.consents.find(&session.id, app.world.clock.now()) {
+    let kept = load::<Ending>(&*app.world.records, &ending_key(&session.id)).await;
+    let ending = match kept {
+        Ok(kept) => kept.map(|(ending, _)| ending),
+        Err(error) => return super::store_failed(&error),
+    };
+    match ending {
         Some(Ending::Connected {
             provider,
             account,
@@ -241,24 +235,4 @@ fn connected(
         .narrow()
         .body(parts::card("", body))
         .into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_came_of_a_consent_is_shown_to_its_session_for_a_while() {
-        let results = Results::default();
-        let now = Timestamp::from_secs(1_000);
-        let failed = || Ending::Failed("x".into());
-        results.keep("ada", now, failed());
-        assert_eq!(results.find("ada", now), Some(failed()));
-        assert_eq!(results.find("grace", now), None);
-        assert_eq!(results.find("ada", now.plus(SHOWN)), None);
-        for n in 0..2 * MOST {
-            results.keep(&n.to_string(), now, failed());
-        }
-        assert!(results.0.lock().unwrap().len() <= MOST);
-    }
 }

@@ -245,8 +245,10 @@ async fn one(
         Message::Request(request) => asked(app, exchange, request, body).await,
         Message::Response(answered) => {
             if let Some(elicitation) = Elicitation::answered_by(&answered.id) {
-                app.held
-                    .answered(&exchange.caller.user, &elicitation, answered);
+                let user = &exchange.caller.user;
+                if let Err(error) = held::answered(app, user, &elicitation, answered).await {
+                    tracing::warn!(%error, "an answer did not reach the host that waits for it");
+                }
                 return Ok(accepted());
             }
             Ok(Box::pin(told(app, exchange, message, body)).await)

@@ -1,10 +1,11 @@
-//! The task that writes events, and the intent record.
+//! The task that writes events, and the intents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::ports::{
-    Clock, Expect, Kind, RecordKey, Records, Revision, StoreError, load, put,
+    Clock, Expect, Kind, RecordKey, Records, Revision, StoreError, Write, delete, load, parse, put,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,22 +14,55 @@ use super::{AuditOptions, Queue, Shared, Waiter};
 
 /// Most events of one write: what it holds is in memory twice.
 pub(super) const AT_ONCE: usize = 1024;
+/// How often processes are looked for that ended without closing.
+const LOOK: Duration = Duration::from_secs(60);
 
-/// Up to which number events are stored, and may have been taken.
+/// How often the log is tried again when another process wrote to it first.
+const TRIES: usize = 64;
+
+/// The number of the newest event. Older versions reserved numbers in it.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Newest {
+    stored: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    reserved: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Of one process: how many events it has stored, and up to how many it may
+/// have taken.
 #[derive(Serialize, Deserialize)]
 struct Intent {
     stored: u64,
     reserved: u64,
 }
 
-fn intent_key() -> RecordKey {
+fn newest_key() -> RecordKey {
     RecordKey::new(Kind::Meta, "audit-intent")
+}
+
+const INTENTS: &str = "audit-intents";
+
+fn intent_key(process: &str) -> RecordKey {
+    RecordKey::within(Kind::Meta, INTENTS, process)
+}
+
+/// The number that the next event gets.
+pub(super) async fn next_number(records: &dyn Records) -> Result<u64, StoreError> {
+    let newest = load::<Newest>(records, &newest_key()).await?;
+    let newest = newest.map(|(newest, _)| newest).unwrap_or_default();
+    Ok(newest.stored.max(newest.reserved) + 1)
 }
 
 /// What of the log is stored.
 pub(super) struct Writer {
+    newest: Newest,
+    newest_at: Option<Revision>,
     intent: Intent,
-    revision: Option<Revision>,
+    intent_at: Option<Revision>,
     /// Taken but not stored, because the store failed.
     lost: u64,
     /// A failure since the queue was last empty.
@@ -36,59 +70,120 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Reads the intent and writes down a gap. Returns the next number too.
+    /// Begins the intent of this process, and writes down the gaps of those
+    /// that ended without closing.
     pub(super) async fn open(
         records: &dyn Records,
         clock: &dyn Clock,
         options: &AuditOptions,
-    ) -> Result<(Self, u64), StoreError> {
-        let (intent, revision) = match load::<Intent>(records, &intent_key()).await? {
-            Some((intent, revision)) => (intent, Some(revision)),
-            None => (
-                Intent {
-                    stored: 0,
-                    reserved: 0,
-                },
-                None,
-            ),
-        };
-        let gap = intent.reserved.saturating_sub(intent.stored);
-        let first = intent.stored.max(intent.reserved) + 1;
-        let mut events = Vec::new();
-        if gap > 0 {
-            let detail = format!(
-                "Countersign ended without closing the audit log; sequence numbers {} to {} were \
-                 reserved and never stored: at most {gap} events were lost",
-                intent.stored + 1,
-                intent.reserved,
-            );
-            let mut event =
-                AuditEvent::new(clock.now(), "audit.gap", Outcome::Failed).detail(detail);
-            event.sequence = first;
-            tracing::warn!(
-                at_most = gap,
-                "audit events were lost when Countersign last ended"
-            );
-            events.push(event);
-        }
-        let next = first + events.len() as u64;
+    ) -> Result<Self, StoreError> {
         let mut writer = Self {
-            intent,
-            revision,
+            newest: Newest::default(),
+            newest_at: None,
+            intent: Intent {
+                stored: 0,
+                reserved: 0,
+            },
+            intent_at: None,
             lost: 0,
             trouble: Ok(()),
         };
+        writer.reload(records).await?;
+        let own = records.process();
         writer
-            .store(records, &mut events, next - 1, options.idle_reserve)
+            .bury(records, clock, |process| process == own)
             .await?;
-        Ok((writer, next))
+        writer
+            .store(records, &mut [], 0, options.idle_reserve)
+            .await?;
+        Ok(writer)
     }
 
     pub(super) fn reserved(&self) -> u64 {
         self.intent.reserved
     }
 
-    /// Stores events up to `last` and the intent in one atomic write.
+    async fn reload(&mut self, records: &dyn Records) -> Result<(), StoreError> {
+        let newest = load::<Newest>(records, &newest_key()).await?;
+        (self.newest, self.newest_at) =
+            newest.map_or_else(Default::default, |(newest, at)| (newest, Some(at)));
+        let intent = records.get(&intent_key(records.process())).await?;
+        self.intent_at = intent.map(|record| record.revision);
+        Ok(())
+    }
+
+    /// Counts what processes lost that run no more, or that `is_over` says are.
+    pub(super) async fn bury(
+        &mut self,
+        records: &dyn Records,
+        clock: &dyn Clock,
+        is_over: impl Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (mut events, mut writes) = (Vec::new(), Vec::new());
+            let old = self.newest.reserved.saturating_sub(self.newest.stored);
+            if old > 0 {
+                events.push(gap(clock, old));
+                // Those numbers may have been shown.
+                self.newest.stored = self.newest.reserved;
+            }
+            for record in records.list(Kind::Meta, Some(INTENTS)).await? {
+                let process = &record.key.name;
+                if !is_over(process)
+                    && (process == records.process() || records.is_running(process).await?)
+                {
+                    continue;
+                }
+                let Intent { stored, reserved } = parse(&record)?;
+                if reserved > stored {
+                    events.push(gap(clock, reserved - stored));
+                }
+                writes.push(delete(record.key.clone(), Expect::At(record.revision)));
+            }
+            if events.is_empty() && writes.is_empty() {
+                return Ok(());
+            }
+            let count = events.len();
+            match self.write(records, &mut events, writes).await {
+                Ok(()) => {
+                    tracing::warn!(count, "audit events were lost when a process ended");
+                    return self.reload(records).await;
+                }
+                Err(StoreError::Conflict) => self.reload(records).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+
+    /// Numbers the events and stores them, in one atomic write with `more`.
+    async fn write(
+        &mut self,
+        records: &dyn Records,
+        events: &mut [AuditEvent],
+        more: Vec<Write>,
+    ) -> Result<(), StoreError> {
+        let mut newest = self.newest.stored;
+        for event in &mut *events {
+            newest += 1;
+            event.sequence = newest;
+        }
+        let mut writes = pack(events)?;
+        writes.extend(more);
+        let newest = Newest {
+            stored: newest,
+            reserved: 0,
+        };
+        let expect = self.newest_at.map_or(Expect::Absent, Expect::At);
+        writes.push(put(newest_key(), expect, &newest)?);
+        let revisions = records.write(writes).await?;
+        self.newest_at = revisions.last().copied();
+        self.newest = newest;
+        Ok(())
+    }
+
+    /// Stores events, the last of which is the `last` that this process took,
+    /// and the intent.
     async fn store(
         &mut self,
         records: &dyn Records,
@@ -96,23 +191,78 @@ impl Writer {
         last: u64,
         reserve: u64,
     ) -> Result<(), StoreError> {
-        let mut writes = pack(events)?;
         let intent = Intent {
             stored: last,
             reserved: last.saturating_add(reserve),
         };
-        let expect = self.revision.map_or(Expect::Absent, Expect::At);
-        writes.push(put(intent_key(), expect, &intent)?);
-        let revisions = records.write(writes).await?;
-        self.revision = revisions.last().copied();
-        self.intent = intent;
-        Ok(())
+        let key = intent_key(records.process());
+        for _ in 0..TRIES {
+            let expect = self.intent_at.map_or(Expect::Absent, Expect::At);
+            let write = put(key.clone(), expect, &intent)?;
+            // Without events only the intent changes.
+            let stored = match events.is_empty() {
+                true => records.write(vec![write]).await.map(drop),
+                false => self.write(records, events, vec![write]).await,
+            };
+            match stored {
+                Ok(()) => {
+                    self.intent = intent;
+                    let at = self.intent_at.map_or(0, |revision| revision.0);
+                    self.intent_at = Some(Revision(at + 1));
+                    return Ok(());
+                }
+                // Another process wrote first.
+                Err(StoreError::Conflict) => self.reload(records).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Conflict)
     }
+
+    /// Takes the intent back: nothing is under way any more.
+    async fn close(
+        &mut self,
+        records: &dyn Records,
+        events: &mut [AuditEvent],
+    ) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let gone = self
+                .intent_at
+                .map(|at| delete(intent_key(records.process()), Expect::At(at)));
+            let gone: Vec<Write> = gone.into_iter().collect();
+            let closed = match events.is_empty() {
+                true => records.write(gone).await.map(drop),
+                false => self.write(records, events, gone).await,
+            };
+            match closed {
+                Err(StoreError::Conflict) => self.reload(records).await?,
+                done => return done,
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+}
+
+fn gap(clock: &dyn Clock, count: u64) -> AuditEvent {
+    let detail = format!(
+        "a Countersign process ended without closing the audit log: at most {count} events that \
+         it had taken were lost"
+    );
+    AuditEvent::new(clock.now(), "audit.gap", Outcome::Failed).detail(detail)
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut writer: Writer) {
     let options = shared.options;
+    let mut looked = shared.clock.now();
     loop {
+        let now = shared.clock.now();
+        if now.since(looked) >= LOOK {
+            looked = now;
+            let buried = writer.bury(&*shared.records, &*shared.clock, |_| false);
+            if let Err(cause) = buried.await {
+                tracing::warn!(%cause, "the audit log was not searched for gaps");
+            }
+        }
         let idle = tokio::time::timeout(options.idle_after, shared.wake.notified())
             .await
             .is_err();
@@ -219,12 +369,12 @@ async fn shrink(shared: &Shared, writer: &mut Writer) {
 }
 
 async fn finish(shared: &Shared, writer: &mut Writer) {
-    let (mut events, last) = {
+    let mut events = {
         let mut queue = shared.queue();
         add_gap(shared, &mut queue, writer);
-        (std::mem::take(&mut queue.events), queue.next - 1)
+        std::mem::take(&mut queue.events)
     };
-    if let Err(cause) = writer.store(&*shared.records, &mut events, last, 0).await {
+    if let Err(cause) = writer.close(&*shared.records, &mut events).await {
         tracing::error!(%cause, "the audit log could not be closed cleanly");
     }
 }

@@ -1,6 +1,6 @@
 //! The one task that writes: judges, seals and commits what is waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::ports::{Change, Expect, Revision, SecretChange, StoreError, Write};
@@ -10,11 +10,11 @@ use super::{LONGEST_RECORD, Shared};
 use crate::head::{HEAD_KEY, Head};
 use crate::layout::Body;
 use crate::seal::{Broken, Half};
-use crate::store::{Due, Op, Row};
+use crate::store::{Due, Op, Row, Turn};
 
 /// Most jobs that share one commit.
 const GROUP: usize = 128;
-/// How often a group is tried again when another replica got in between.
+/// How often a group is tried again when what it read was not what is stored.
 const TRIES: usize = 8;
 /// What lies here was damaged and then written over.
 const SET_ASIDE: u8 = 0xFE;
@@ -79,21 +79,29 @@ impl Committer {
     async fn group(&self, jobs: &[Job]) -> Vec<Result<Done, StoreError>> {
         let mut last = StoreError::Conflict;
         for _ in 0..TRIES {
+            let turn = match self.shared.store.begin(self.places(jobs)).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    last = error;
+                    break;
+                }
+            };
             let mut draft = Draft::default();
             let mut outcomes = Vec::with_capacity(jobs.len());
             for job in jobs {
                 outcomes.push(match job {
                     Job::Write { writes, .. } => {
-                        self.judge(&mut draft, writes).await.map(Done::Written)
+                        self.judge(&turn, &mut draft, writes).map(Done::Written)
                     }
                     Job::Sweep { due, .. } => {
-                        self.judge_sweep(&mut draft, due).await.map(Done::Swept)
+                        self.judge_sweep(&turn, &mut draft, due).map(Done::Swept)
                     }
                 });
             }
-            match self.commit(draft).await {
+            match self.commit(turn, draft).await {
                 Ok(()) => return outcomes,
-                // Another replica wrote meanwhile: judge again.
+                // Somebody changed the database behind the stores' back, or
+                // what was remembered of it was wrong: judge again.
                 Err(StoreError::Conflict) => {}
                 Err(other) => {
                     last = other;
@@ -104,8 +112,23 @@ impl Committer {
         jobs.iter().map(|_| Err(last.clone())).collect()
     }
 
-    async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
-        let Shared { store, sealer, .. } = &*self.shared;
+    /// All rows that the jobs are about, and the head.
+    fn places(&self, jobs: &[Job]) -> Vec<Vec<u8>> {
+        let mut places = BTreeSet::from([HEAD_KEY.to_vec()]);
+        for job in jobs {
+            match job {
+                Job::Write { writes, .. } => {
+                    let keys = writes.iter().map(|w| self.shared.sealer.store_key(&w.key));
+                    places.extend(keys.map(|key| key.to_vec()));
+                }
+                Job::Sweep { due, .. } => places.extend(due.iter().map(|(key, _)| key.clone())),
+            }
+        }
+        places.into_iter().collect()
+    }
+
+    async fn commit(&self, turn: Turn<'_>, draft: Draft) -> Result<(), StoreError> {
+        let sealer = &self.shared.sealer;
         let key = &sealer.head;
         let mut ops = Vec::with_capacity(draft.rows.len() + 1);
         let mut changed = Vec::with_capacity(draft.rows.len());
@@ -124,9 +147,9 @@ impl Committer {
             changed.push((place, old, new));
         }
         if ops.is_empty() {
-            return Ok(());
+            return turn.commit(ops).await;
         }
-        let stored = store.get(HEAD_KEY).await?.ok_or_else(no_head)?;
+        let stored = turn.get(HEAD_KEY)?.ok_or_else(no_head)?;
         let mut head = Head::open(key, &stored).map_err(|_| no_head())?;
         for (place, old, new) in &changed {
             if let Some(old) = old {
@@ -142,7 +165,7 @@ impl Committer {
             expect: Some(stored.revision),
             put: Some(row),
         });
-        store.commit(ops).await?;
+        turn.commit(ops).await?;
         let mut damaged = self
             .shared
             .damaged
@@ -172,8 +195,9 @@ impl Committer {
     }
 
     /// Adds a batch to the draft, or nothing of it.
-    async fn judge(
+    fn judge(
         &self,
+        turn: &Turn<'_>,
         draft: &mut Draft,
         writes: &[Write],
     ) -> Result<Vec<Revision>, StoreError> {
@@ -184,7 +208,7 @@ impl Committer {
             let (first, current) = match own.get(&place).or_else(|| draft.rows.get(&place)) {
                 Some((first, now)) => (first.clone(), now.clone()),
                 None => {
-                    let row = self.shared.store.get(&place).await?;
+                    let row = turn.get(&place)?;
                     (row.clone(), row)
                 }
             };
@@ -255,8 +279,9 @@ impl Committer {
             })
     }
 
-    async fn judge_sweep(
+    fn judge_sweep(
         &self,
+        turn: &Turn<'_>,
         draft: &mut Draft,
         due: &[(Vec<u8>, u64)],
     ) -> Result<usize, StoreError> {
@@ -265,7 +290,7 @@ impl Committer {
             if draft.rows.contains_key(place) {
                 continue;
             }
-            let Some(row) = self.shared.store.get(place).await? else {
+            let Some(row) = turn.get(place)? else {
                 continue;
             };
             // Changed since, or not the expiry it was sealed with.

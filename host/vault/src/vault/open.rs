@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use countersign_core::ports::{Random, StoreError, random_bytes};
+use countersign_core::ports::{Random, StoreError, random_bytes, random_token};
 use countersign_core::secret::SealKey;
 
 use super::{OpenOptions, PAGE, Shared};
@@ -33,6 +33,9 @@ pub(super) async fn open(
         Some(root) => root,
         None => create(&*store, &ring, &*random).await?,
     };
+    let process = store
+        .process()
+        .unwrap_or_else(|| random_token::<16>(&*random));
     let sealer = Sealer::new(&root, ring, random);
     let (damaged, other) = verify(&*store, &sealer, options).await?;
     for found in damaged.values().chain(&other) {
@@ -40,6 +43,7 @@ pub(super) async fn open(
     }
     Ok(Shared {
         store,
+        process,
         sealer,
         damaged: RwLock::new(damaged),
         other,
@@ -189,13 +193,17 @@ async fn verify(
     options: OpenOptions,
 ) -> Result<Found, OpenError> {
     let key = &sealer.head;
-    let stored = store.get(HEAD_KEY).await?;
+    // One moment's rows: other hosts may be writing.
+    let view = store.view().await?;
+    let stored = view.scan(HEAD_KEY, HEAD_KEY, 1).await?;
+    let stored = stored.rows.into_iter().find(|(key, _)| *key == HEAD_KEY);
+    let stored = stored.map(|(_, row)| row);
     let told = stored.as_ref().and_then(|row| Head::open(key, row).ok());
     let (mut damaged, mut other) = (BTreeMap::new(), Vec::new());
     let mut counted = Head::default();
     let mut from = Some(vec![*RECORDS.start()]);
     while let Some(at) = from {
-        let page = store.scan(&[], &at, PAGE).await?;
+        let page = view.scan(&[], &at, PAGE).await?;
         let records = page
             .rows
             .iter()

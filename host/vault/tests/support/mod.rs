@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each suite uses a part")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use countersign_core::ports::fakes::FakeClock;
 use countersign_core::ports::{
-    Change, Expect, Kind, Random, RecordKey, Records, Revision, SecretChange, StoreError, Write,
+    Change, Clock, Expect, Kind, Random, RecordKey, Records, Revision, SecretChange, StoreError,
+    Write,
 };
 use countersign_core::secret::Secret;
 use countersign_core::time::Timestamp;
@@ -13,8 +15,14 @@ use countersign_vault::error::OpenError;
 use countersign_vault::keys::KeyRing;
 use countersign_vault::store::Store;
 use countersign_vault::store::memory::MemoryStore;
+use countersign_vault::store::postgres::{Database, PostgresOptions, PostgresStore};
 use countersign_vault::store::sled::SledStore;
 use countersign_vault::vault::{OpenOptions, Vault};
+
+#[path = "../../../../tests/src/postgres.rs"]
+pub(crate) mod postgres;
+
+use postgres::Cluster;
 
 /// Real randomness.
 pub(crate) struct OsRandom;
@@ -45,6 +53,59 @@ pub(crate) async fn on_every_store<F: Future<Output = ()>>(promise: impl Fn(Arc<
     promise(Arc::new(MemoryStore::new())).await;
     let dir = tempfile::tempdir().unwrap();
     promise(Arc::new(SledStore::open(dir.path()).unwrap())).await;
+    promise(Arc::new(open_postgres(&database()).await)).await;
+}
+
+/// Runs a promise on two hosts' stores in one database.
+pub(crate) async fn on_every_shared_store<F: Future<Output = ()>>(
+    promise: impl Fn(Arc<dyn Store>, Arc<dyn Store>) -> F,
+) {
+    let database = database();
+    let one = Arc::new(open_postgres(&database).await);
+    let other = Arc::new(open_postgres(&database).await);
+    promise(one, other).await;
+}
+
+/// A new database of a server that all tests of this process share.
+pub(crate) fn database() -> String {
+    with_cluster(|cluster| Cluster::with_password(&cluster.database().unwrap()))
+}
+
+/// The server that all tests of this process share.
+pub(crate) fn with_cluster<T>(work: impl FnOnce(&Cluster) -> T) -> T {
+    static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+    let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+    work(cluster.get_or_insert_with(|| Cluster::start().unwrap()))
+}
+
+/// The clock that the cache of rows goes by.
+pub(crate) struct RealClock(std::time::Instant);
+
+impl RealClock {
+    #[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
+    pub(crate) fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Timestamp {
+        FakeClock::default().now()
+    }
+    fn monotonic_micros(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
+}
+
+pub(crate) async fn open_postgres(address: &str) -> PostgresStore {
+    PostgresStore::open(
+        Database::parse(address).unwrap(),
+        Arc::new(RealClock::new()),
+        Arc::new(OsRandom),
+        PostgresOptions::default(),
+    )
+    .await
+    .unwrap()
 }
 
 pub(crate) fn key(name: &str) -> RecordKey {
