@@ -17,6 +17,7 @@ mod run;
 mod serve;
 mod stages;
 mod upstream;
+mod vault;
 
 #[derive(Parser)]
 #[command(about = "Parts of Countersign's benchmark; `cargo xtask bench` puts them together.")]
@@ -60,6 +61,8 @@ enum Part {
     /// Prints what one verdict costs in each language that presets are written
     /// in.
     Languages(languages::Languages),
+    /// Prints what the vault costs on sled and on PostgreSQL.
+    Vault(vault::Bench),
     /// Sends tools/call requests and prints what it measured as JSON.
     Load(load::Load),
 }
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
                 catalog,
             } => floor::run(listen, to, &catalog).await,
             Part::Languages(languages) => languages.run(),
+            Part::Vault(bench) => bench.run().await,
             Part::Load(load) => load.run().await,
             Part::Run(run) => run.run().await,
         }

@@ -16,6 +16,7 @@ mod publish;
 mod records;
 mod refresh;
 mod register;
+mod replicas;
 mod rmcp_client;
 mod signing;
 mod steps;

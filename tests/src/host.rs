@@ -1,6 +1,7 @@
 //! The host itself: the built binary, in a folder of its own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -33,6 +34,11 @@ pub struct HostOptions {
     pub presets: Vec<String>,
     /// What `COUNTERSIGN_LOG` says.
     pub log: String,
+    /// What it is called from outside, if not by its own address.
+    pub public_url: Option<String>,
+    /// Its store, if not sled in its folder; the password is
+    /// [`crate::postgres::PASSWORD`].
+    pub store: Option<String>,
 }
 
 impl Default for HostOptions {
@@ -41,6 +47,8 @@ impl Default for HostOptions {
             presets: vec!["generic".into()],
             log: "debug,hyper=info,reqwest=info,sled=info,wasmtime=info,cranelift=info,h2=info"
                 .into(),
+            public_url: None,
+            store: None,
         }
     }
 }
@@ -49,6 +57,8 @@ impl Default for HostOptions {
 pub struct Host {
     /// Its public URL, without a slash at the end.
     pub url: String,
+    /// Where it listens itself.
+    pub own_url: String,
     /// The administrator.
     pub admin: Admin,
     folder: TempDir,
@@ -69,12 +79,22 @@ impl Host {
             .tempdir()?;
         let port = free_port()?;
         let listen = format!("127.0.0.1:{port}");
-        let url = format!("http://{listen}");
-        let output = Command::new(process::built("countersign")?)
+        let own_url = format!("http://{listen}");
+        let url = options.public_url.clone().unwrap_or(own_url.clone());
+        let mut init = Command::new(process::built("countersign")?);
+        if let Some(store) = &options.store {
+            let file = folder.path().join("database.password");
+            fs::write(&file, crate::postgres::PASSWORD)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            init.args(["init", "--store", store, "--store-password-file"]);
+            init.arg(file);
+        } else {
+            init.arg("init");
+        }
+        let output = init
             .args([
                 "--output",
                 "json",
-                "init",
                 "--public-url",
                 &url,
                 "--listen",
@@ -95,6 +115,7 @@ impl Host {
         let text = |name: &str| given[name].as_str().unwrap_or_default().to_owned();
         let mut host = Self {
             url,
+            own_url,
             admin: Admin {
                 user: text("admin_user"),
                 password: text("admin_password"),
@@ -115,6 +136,52 @@ impl Host {
         }
         host.serve().await?;
         Ok(host)
+    }
+
+    /// Another host on the same store: the same configuration and key, in a
+    /// folder and at an address of its own.
+    ///
+    /// # Errors
+    /// With what it said.
+    pub async fn twin(&self) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("countersign-test-")
+            .tempdir()?;
+        copy_folder(self.folder.path(), folder.path())?;
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let mut host = Self {
+            url: self.url.clone(),
+            own_url: format!("http://{listen}"),
+            admin: Admin {
+                user: self.admin.user.clone(),
+                password: self.admin.password.clone(),
+                token: self.admin.token.clone(),
+            },
+            folder,
+            child: None,
+            log: Log::default(),
+            log_level: self.log_level.clone(),
+            web: Web::new()?,
+        };
+        host.configure(|config| config["server"]["listen"] = listen.into())?;
+        host.serve().await?;
+        Ok(host)
+    }
+
+    /// Sends it a signal, `-STOP` for example.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().context("it does not run")?.to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().await?;
+        ensure!(status.success(), "{signal} could not be sent");
+        Ok(())
+    }
+
+    /// An address of this very host, whoever stands in front.
+    pub fn directly_at(&self, path: &str) -> String {
+        format!("{}{path}", self.own_url)
     }
 
     /// Changes `countersign.toml`; a restart makes it hold.
@@ -242,7 +309,7 @@ impl Host {
     ) -> Result<Answer> {
         let mut request = self
             .web
-            .request(method, &self.at(&format!("/api/v1{path}")))
+            .request(method, &self.directly_at(&format!("/api/v1{path}")))
             .bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
@@ -367,6 +434,20 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Host {

@@ -18,6 +18,7 @@
 )]
 
 mod agents;
+mod balancer;
 mod browser;
 mod host;
 mod mcp;
@@ -29,6 +30,7 @@ mod web;
 mod world;
 
 pub use agents::{Live, Run, SDKS, Sdk};
+pub use balancer::Balancer;
 pub use browser::{Browser, Page, Person};
 pub use host::{Admin, Host, HostOptions};
 pub use mcp::{Agent, Consent, Era, Events, Reply};

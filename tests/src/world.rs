@@ -56,6 +56,14 @@ impl World {
     /// With what did not start.
     pub async fn with(setup: Setup<'_>) -> Result<Self> {
         let host = Host::start(&setup.host).await?;
+        Self::around(host, setup).await
+    }
+
+    /// Around a host that runs already.
+    ///
+    /// # Errors
+    /// With what did not start.
+    pub async fn around(host: Host, setup: Setup<'_>) -> Result<Self> {
         let callback = host.at(&format!("/oauth/callback/{NOTES}"));
         let provider = Provider::start(&[callback], setup.provider).await?;
         let upstream = if setup.example {

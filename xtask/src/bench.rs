@@ -8,9 +8,21 @@ use anyhow::{Result, ensure};
 
 use crate::{presets, repository, setup};
 
+/// A part that can be measured alone.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Reads, writes, sweeps and starts on sled and on PostgreSQL.
+    Vault,
+}
+
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Measures only this
+    part: Option<Part>,
+    /// With how many connections sweeps and starts of the vault are measured
+    #[arg(long, value_name = "N,N")]
+    connections: Option<String>,
     /// Measured seconds for each row
     #[arg(long, default_value_t = 6)]
     seconds: u64,
@@ -25,9 +37,8 @@ pub(crate) struct Options {
 /// Builds, measures and prints.
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(setup::Wanted {
-        python: false,
-        browser: false,
-        registry: false,
+        postgres: true,
+        ..Default::default()
     })?;
     presets::run(&presets::Options::default())?;
     presets::run(&presets::Options {
@@ -64,7 +75,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let file = std::path::absolute(file)?;
         run.arg("--json").arg(file);
     }
-    for mut part in [run, bench("languages")] {
+    let mut vault = bench("vault");
+    if let Some(counts) = &options.connections {
+        vault.args(["--connections", counts]);
+    }
+    let parts = match options.part {
+        None => vec![run, bench("languages"), vault],
+        Some(Part::Vault) => vec![vault],
+    };
+    for mut part in parts {
         ensure!(
             part.status()?.success(),
             "the measurement failed; see above"

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             python: true,
             browser: true,
             registry: true,
+            postgres: true,
         })
         .map(|_| ()),
         Chore::Demo(options) => demo::run(&options),

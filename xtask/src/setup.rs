@@ -1,5 +1,5 @@
 //! What the demo and the tests need from outside: Node packages, a Python
-//! environment, a browser.
+//! environment, a browser, a database.
 //!
 //! Everything that is downloaded goes into a cache folder, in a subfolder named
 //! by the hash of the lock file it came from: a second clone finds it there,
@@ -29,6 +29,8 @@ pub(crate) struct Wanted {
     pub(crate) browser: bool,
     /// Debian's OCI registry.
     pub(crate) registry: bool,
+    /// PostgreSQL, whose programs tests run on a cluster of their own.
+    pub(crate) postgres: bool,
 }
 
 /// What there is now.
@@ -42,6 +44,7 @@ pub(crate) struct Ready {
 }
 
 const CHROMIUM: &str = "COUNTERSIGN_CHROMIUM";
+const POSTGRES: &str = "postgresql";
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
 /// Brings what is missing and says so; quick and silent when nothing is.
@@ -93,6 +96,9 @@ fn missing(wanted: Wanted) -> Vec<&'static str> {
     if wanted.registry && on_path("docker-registry").is_none() {
         packages.push("docker-registry");
     }
+    if wanted.postgres && postgres().is_none() {
+        packages.push(POSTGRES);
+    }
     packages
 }
 
@@ -104,7 +110,7 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let advice = format!(
         "missing: {list}. On Debian, as root:\n  apt-get update && apt-get install \
          --no-install-recommends ca-certificates {list}\nelsewhere: Node with npm, Python 3.11 or \
-         newer with venv, Chromium, CNCF Distribution as docker-registry"
+         newer with venv, Chromium, CNCF Distribution as docker-registry, PostgreSQL 15 or newer"
     );
     ensure!(on_path("apt-get").is_some() && is_root(), advice);
     say(&format!("installing {list} with apt-get"));
@@ -127,7 +133,26 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
         "apt-get {} failed. {advice}",
         if updated { "install" } else { "update" }
     );
+    if packages.contains(&POSTGRES) {
+        // The package starts a server for the machine: nobody asked for one.
+        for command in [
+            &["service", "postgresql", "stop"][..],
+            &["update-rc.d", "postgresql", "disable"],
+        ] {
+            succeeds(Command::new(command[0]).args(&command[1..]));
+        }
+    }
     Ok(())
+}
+
+/// PostgreSQL's server, which Debian puts beside the path.
+fn postgres() -> Option<PathBuf> {
+    on_path("postgres").or_else(|| {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+        versions
+            .filter_map(|version| Some(version.ok()?.path().join("bin/postgres")))
+            .find(|program| program.is_file())
+    })
 }
 
 fn is_root() -> bool {
@@ -160,8 +185,7 @@ pub(crate) fn javascript(folder: &Path) -> Result<PathBuf> {
 pub(crate) fn python(folder: &Path) -> Result<PathBuf> {
     install_debian_packages(&missing(Wanted {
         python: true,
-        browser: false,
-        registry: false,
+        ..Wanted::default()
     }))?;
     python_environment(folder)?;
     Ok(folder.join("venv"))

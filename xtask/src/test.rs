@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<()> {
         python: true,
         browser: true,
         registry: true,
+        postgres: true,
     })?;
     let repository = crate::repository();
 

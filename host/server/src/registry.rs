@@ -12,7 +12,9 @@ use arc_swap::ArcSwap;
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::caller::Caller;
 use countersign_core::names::{SecretName, TeamName};
-use countersign_core::ports::{Kind, RecordKey, StoreError, World};
+use countersign_core::ports::{
+    Expect, Kind, RecordKey, Records, Revision, StoreError, World, Write, put,
+};
 use countersign_core::secret::Sealed;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -60,6 +62,9 @@ pub struct Registry {
     /// since.
     shown: std::sync::Mutex<std::collections::VecDeque<countersign_presets::Proposal>>,
     snapshot: ArcSwap<Snapshot>,
+    /// Counts the changes of all processes, as of the snapshot: a check against
+    /// it holds only while nobody else has changed anything.
+    edition: std::sync::Mutex<Option<Revision>>,
     /// One change at a time in this process, so that checks against the
     /// snapshot still hold when the write happens; other processes are kept
     /// out by compare-and-set.
@@ -77,6 +82,7 @@ impl Registry {
         config: &Config,
         presets: Arc<dyn PresetHost>,
     ) -> Result<Arc<Self>, StoreError> {
+        let edition = edition(world.records.as_ref()).await?;
         let snapshot = Snapshot::read(world.records.as_ref(), presets.policies()).await?;
         let this = Arc::new(Self {
             world,
@@ -88,6 +94,7 @@ impl Registry {
             presets,
             shown: std::sync::Mutex::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
+            edition: std::sync::Mutex::new(edition),
             writing: tokio::sync::Mutex::new(()),
         });
         this.bind_all().await;
@@ -127,9 +134,38 @@ impl Registry {
     /// # Errors
     /// [`StoreError`] of the store; the old snapshot stays.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        // First: what is changed while all is read makes the next write fail,
+        // not pass.
+        let edition = edition(self.world.records.as_ref()).await?;
         let snapshot = Snapshot::read(self.world.records.as_ref(), self.presets.policies()).await?;
         self.snapshot.store(Arc::new(snapshot));
+        *self.edition() = edition;
         Ok(())
+    }
+
+    fn edition(&self) -> std::sync::MutexGuard<'_, Option<Revision>> {
+        self.edition
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Writes what was checked against the snapshot, unless another process has
+    /// registered, approved or deleted something since. After a conflict the
+    /// snapshot is a new one.
+    async fn store(&self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+        let expect = self.edition().map_or(Expect::Absent, Expect::At);
+        writes.push(put(edition_key(), expect, &())?);
+        match self.world.records.write(writes).await {
+            Ok(revisions) => {
+                *self.edition() = revisions.last().copied();
+                Ok(())
+            }
+            Err(StoreError::Conflict) => {
+                self.refresh().await?;
+                Err(StoreError::Conflict)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes over what another process has registered, approved or deleted.
@@ -211,6 +247,14 @@ impl countersign_identity::Resources for Registry {
         });
         Box::pin(async move { Ok(found) })
     }
+}
+
+fn edition_key() -> RecordKey {
+    RecordKey::new(Kind::Meta, "registry-edition")
+}
+
+async fn edition(records: &dyn Records) -> Result<Option<Revision>, StoreError> {
+    Ok(records.get(&edition_key()).await?.map(|r| r.revision))
 }
 
 /// Which fields differ, for the audit log: `scopes, token_endpoint`. Values

@@ -21,13 +21,22 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn add(&mut self, key: &SealKey, place: &[u8], row: &Row) {
+        self.plus(value(key, place, row), 1);
+    }
+
+    /// Adds what another part of the records adds up to.
+    pub(crate) fn merge(&mut self, part: Self) {
+        self.plus(part.sum, part.count);
+    }
+
+    fn plus(&mut self, value: [u64; 4], count: u64) {
         let mut carry = false;
-        for (sum, part) in self.sum.iter_mut().zip(value(key, place, row)) {
+        for (sum, part) in self.sum.iter_mut().zip(value) {
             let (a, over) = sum.overflowing_add(part);
             let (b, over_again) = a.overflowing_add(u64::from(carry));
             (*sum, carry) = (b, over || over_again);
         }
-        self.count = self.count.wrapping_add(1);
+        self.count = self.count.wrapping_add(count);
     }
 
     pub(crate) fn remove(&mut self, key: &SealKey, place: &[u8], row: &Row) {
@@ -105,6 +114,14 @@ mod tests {
             for r in &revisions { there.add(&key, b"p", &row(*r)); }
             back.add(&key, b"gone", &row(gone));
             for r in revisions.iter().rev() { back.add(&key, b"p", &row(*r)); }
+            let (front, rest) = revisions.split_at(revisions.len() / 2);
+            let mut merged = Head::default();
+            for part in [rest, front] {
+                let mut head = Head::default();
+                for r in part { head.add(&key, b"p", &row(*r)); }
+                merged.merge(head);
+            }
+            prop_assert_eq!(there, merged);
             prop_assert_ne!(there, back);
             back.remove(&key, b"gone", &row(gone));
             prop_assert_eq!(there, back);

@@ -1,8 +1,8 @@
 //! The vault: where secrets rest.
 //!
 //! - [`keys`]: where the key-encryption key comes from;
-//! - [`store`]: durable bytes under keys, with compare-and-set, on sled or in
-//!   memory;
+//! - [`store`]: durable bytes under keys, with compare-and-set, on sled, in
+//!   PostgreSQL or in memory;
 //! - [`vault`]: records of the core, sealed into such a store;
 //! - [`damage`]: what is found wrong, and what is done about it;
 //! - [`audit`]: the audit log, kept in the vault.
@@ -21,7 +21,11 @@
 //! of all records' revisions and nonces. A record that is put back, removed or
 //! added by somebody who only has the disk breaks that sum, and the vault does
 //! not open. A whole database put back in one piece is sound in itself; sled's
-//! `acknowledged` file notices it unless it was put back too.
+//! `acknowledged` file notices it unless it was put back too, and hosts that
+//! run on PostgreSQL notice it by the name of the last batch they heard of.
+//!
+//! Several processes on one database take turns: a batch is judged, and the
+//! head made, from what is read under the database's one write lock.
 #![forbid(unsafe_code)]
 
 pub mod audit;

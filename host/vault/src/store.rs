@@ -50,10 +50,13 @@ pub struct Page {
 /// Keys and revisions of expired rows.
 pub type Due = Vec<(Vec<u8>, u64)>;
 
+/// Commits a batch and ends the turn.
+type Commit<'a> = dyn FnOnce(Vec<Op>) -> BoxFuture<'a, Result<(), StoreError>> + Send + 'a;
+
 /// Rows as they are while nobody else can write, and the way to write them.
 pub struct Turn<'a> {
     rows: HashMap<Vec<u8>, Result<Option<Row>, StoreError>>,
-    commit: Box<dyn FnOnce(Vec<Op>) -> BoxFuture<'a, Result<(), StoreError>> + Send + 'a>,
+    commit: Box<Commit<'a>>,
 }
 
 impl<'a> Turn<'a> {

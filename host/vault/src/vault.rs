@@ -53,7 +53,7 @@ struct Shared {
     store: Arc<dyn Store>,
     /// What this process is called.
     process: String,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     damaged: RwLock<BTreeMap<Vec<u8>, Damage>>,
     /// Damage that no record stands for.
     other: Vec<Damage>,

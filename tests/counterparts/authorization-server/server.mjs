@@ -31,6 +31,7 @@ const settings = {
     refresh_ttl: Number(args['refresh-ttl']),
     access_token_format: args['access-token-format'],
     rotation: !args['no-rotation'],
+    answer_delay_ms: 0,
     withhold_scopes: [],
     iss_override: null
 };
@@ -285,6 +286,7 @@ async function observe(ctx, next) {
         const owner = { client_id: ctx.oidc?.client?.clientId, account: ctx.oidc?.account?.accountId };
         for (const kind of ['access_token', 'refresh_token', 'id_token']) remember(kind, ctx.body?.[kind], owner);
         count(tallies.token_answers, `${grantType} ${fault?.mode ?? ctx.status}`);
+        if (settings.answer_delay_ms > 0) await new Promise((done) => setTimeout(done, settings.answer_delay_ms));
         if (fault !== null) await strike(ctx, fault);
         return;
     }

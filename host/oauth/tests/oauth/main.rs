@@ -4,6 +4,7 @@
 mod consent;
 mod links;
 mod refresh;
+mod replicas;
 mod revoke;
 mod support;
 mod wire;

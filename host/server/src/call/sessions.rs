@@ -2,6 +2,7 @@
 //! stored row for the upstream's session behind it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,16 +52,26 @@ impl Upstream {
 
 /// Rows that were used lately.
 #[derive(Default)]
-pub struct SessionCache(Mutex<HashMap<String, Arc<Upstream>>>);
+pub struct SessionCache {
+    rows: Mutex<HashMap<String, Arc<Upstream>>>,
+    /// How often all were forgotten: what was being read then is not kept.
+    forgotten: AtomicU64,
+}
 
 impl SessionCache {
     fn rows(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Upstream>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads rows anew: another host may have ended a session.
     pub(crate) fn forget(&self) {
-        self.rows().clear();
+        let mut rows = self.rows();
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        rows.clear();
+    }
+
+    fn times_forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
 }
 
@@ -79,13 +90,17 @@ impl Session {
         if let Some(row) = app.sessions.rows().get(&self.capsule.id) {
             return Ok(Some(Arc::clone(row)));
         }
+        let seen = app.sessions.times_forgotten();
         let stored = load::<Upstream>(&*app.world.records, &key(&self.capsule.id)).await?;
-        Ok(stored.map(|(row, _)| self.remember(app, row)))
+        Ok(stored.map(|(row, _)| self.remember(app, row, seen)))
     }
 
-    fn remember(&self, app: &App, row: Upstream) -> Arc<Upstream> {
+    fn remember(&self, app: &App, row: Upstream, seen: u64) -> Arc<Upstream> {
         let row = Arc::new(row.with_header());
         let mut rows = app.sessions.rows();
+        if app.sessions.times_forgotten() != seen {
+            return row;
+        }
         if rows.len() >= CACHED {
             rows.clear();
         }
@@ -141,8 +156,11 @@ impl Session {
         let id = &self.capsule.id;
         let until: Timestamp = self.capsule.expires_at;
         let write = put_until(key(id), Expect::Anything, &row, Some(until))?;
+        let seen = app.sessions.times_forgotten();
         app.world.records.write(vec![write]).await?;
-        self.remember(app, row);
+        // What was there before is over, also if this is not to be kept.
+        app.sessions.rows().remove(id);
+        self.remember(app, row, seen);
         Ok(())
     }
 }

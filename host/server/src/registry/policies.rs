@@ -159,9 +159,7 @@ impl Registry {
             let snapshot = self.snapshot();
             let existing = find(&snapshot, name)?;
             let key = RecordKey::new(Kind::Policy, existing.value.name.as_str());
-            self.world
-                .records
-                .write(vec![delete(key, Expect::At(existing.revision))])
+            self.store(vec![delete(key, Expect::At(existing.revision))])
                 .await?;
             self.refresh().await?;
             Ok(((), summary(&existing.value)))
@@ -266,10 +264,7 @@ impl Registry {
 
     async fn write_policy(&self, policy: &Policy, expect: Expect) -> Result<(), Refusal> {
         let key = RecordKey::new(Kind::Policy, policy.name.as_str());
-        self.world
-            .records
-            .write(vec![put(key, expect, policy)?])
-            .await?;
+        self.store(vec![put(key, expect, policy)?]).await?;
         Ok(self.refresh().await?)
     }
 

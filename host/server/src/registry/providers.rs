@@ -151,7 +151,7 @@ impl Registry {
             if snapshot.choices.contains_key(&provider.name) {
                 writes.push(delete(Choice::key(&provider.name), Expect::Anything));
             }
-            self.world.records.write(writes).await?;
+            self.store(writes).await?;
             self.refresh().await?;
             self.unbind(&provider.name).await;
             self.erase(connections).await?;
@@ -270,11 +270,7 @@ impl Registry {
                         said = "; waits for an approval".to_owned();
                     }
                 }
-                self.world
-                    .records
-                    .write(writes)
-                    .await
-                    .map_err(Refusal::from)
+                self.store(writes).await.map_err(Refusal::from)
             }
             Err(refusal) => Err(refusal),
         };

@@ -68,7 +68,7 @@ impl Registry {
                     expires_at: None,
                 }),
             };
-            self.world.records.write(vec![write]).await?;
+            self.store(vec![write]).await?;
             self.refresh().await?;
             let bound: Vec<_> = facts.hosts.iter().map(ToString::to_string).collect();
             let detail = match bound.is_empty() {
@@ -117,9 +117,7 @@ impl Registry {
                 });
             }
             let key = RecordKey::new(Kind::Secret, name.as_str());
-            self.world
-                .records
-                .write(vec![delete(key, Expect::At(existing.revision))])
+            self.store(vec![delete(key, Expect::At(existing.revision))])
                 .await?;
             self.refresh().await?;
             let detail = if by.is_empty() {

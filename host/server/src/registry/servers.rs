@@ -38,10 +38,7 @@ impl Registry {
             }
             demand_attach(caller, &server)?;
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world
-                .records
-                .write(vec![put(key, Expect::Absent, &server)?])
-                .await?;
+            self.store(vec![put(key, Expect::Absent, &server)?]).await?;
             self.refresh().await?;
             let detail = summary(&server);
             Ok((Arc::new(server), detail))
@@ -93,9 +90,7 @@ impl Registry {
             }
             let detail = changed_fields(old.as_ref(), &server);
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world
-                .records
-                .write(vec![put(key, Expect::At(existing.revision), &server)?])
+            self.store(vec![put(key, Expect::At(existing.revision), &server)?])
                 .await?;
             self.refresh().await?;
             Ok((Arc::new(server), detail))
@@ -141,9 +136,7 @@ impl Registry {
                 });
             }
             let key = RecordKey::new(Kind::Server, server.name.as_str());
-            self.world
-                .records
-                .write(vec![delete(key, Expect::At(existing.revision))])
+            self.store(vec![delete(key, Expect::At(existing.revision))])
                 .await?;
             self.refresh().await?;
             let erased = connections.len();

@@ -114,7 +114,7 @@ impl PostgresStore {
         drop(client);
         let _ = connection.await;
         let shared = Arc::new(Shared {
-            pool: pool(&database, &tls, options.connections),
+            pool: pool(&database, &tls, options.connections)?,
             cache: Cache::new(options.cache, heard),
             host: random_bytes(&*random),
             changes: broadcast::channel(BACKLOG).0,
@@ -138,7 +138,7 @@ impl Drop for PostgresStore {
     }
 }
 
-fn pool(database: &Database, tls: &MakeRustlsConnect, most: usize) -> Pool {
+fn pool(database: &Database, tls: &MakeRustlsConnect, most: usize) -> Result<Pool, DatabaseError> {
     let fast = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
@@ -153,8 +153,10 @@ fn pool(database: &Database, tls: &MakeRustlsConnect, most: usize) -> Pool {
         .create_timeout(Some(READ))
         .post_create(set_up)
         .build()
-        // Fails without a runtime, and there is one.
-        .unwrap_or_else(|e| unreachable!("{e}"))
+        .map_err(|e| DatabaseError::Connect {
+            database: database.name(),
+            cause: e.to_string(),
+        })
 }
 
 /// What every connection is told first. A server that acknowledges what it has

@@ -5,8 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use countersign_core::ports::{Random, StoreError, random_bytes, random_token};
 use countersign_core::secret::SealKey;
+use tokio::task::{JoinError, JoinSet};
 
-use super::{OpenOptions, PAGE, Shared};
+use super::{OpenOptions, Shared};
 use crate::damage::{self, Damage};
 use crate::error::OpenError;
 use crate::head::{HEAD_KEY, Head};
@@ -19,6 +20,8 @@ use crate::store::{Op, Row, Store};
 const CHECKS: [&[u8]; 2] = [b"\0key check", b"\xFDkey check"];
 /// Records lie between these first bytes.
 const RECORDS: std::ops::RangeInclusive<u8> = 1..=0xFC;
+/// Rows that are read and verified at a time.
+const VERIFIED: usize = 2048;
 const CHECK_LAYOUT: u8 = 1;
 const ID: usize = 8;
 const WRAPPED: usize = 32 + countersign_core::secret::SEAL_OVERHEAD;
@@ -36,7 +39,7 @@ pub(super) async fn open(
     let process = store
         .process()
         .unwrap_or_else(|| random_token::<16>(&*random));
-    let sealer = Sealer::new(&root, ring, random);
+    let sealer = Arc::new(Sealer::new(&root, ring, random));
     let (damaged, other) = verify(&*store, &sealer, options).await?;
     for found in damaged.values().chain(&other) {
         tracing::error!("{found}");
@@ -187,9 +190,23 @@ fn check_aad(id: KekId) -> Vec<u8> {
 
 type Found = (BTreeMap<Vec<u8>, Damage>, Vec<Damage>);
 
+/// What these rows add up to, and which do not open.
+fn judge(sealer: &Sealer, rows: &[(Vec<u8>, Row)]) -> (Head, Vec<(Vec<u8>, Damage)>) {
+    let (mut head, mut damaged) = (Head::default(), Vec::new());
+    for (place, row) in rows {
+        if place.first().is_some_and(|b| RECORDS.contains(b)) {
+            head.add(&sealer.head, place, row);
+            if let Err(cause) = sealer.verify(place, row) {
+                damaged.push((place.clone(), damage::record(place, cause)));
+            }
+        }
+    }
+    (head, damaged)
+}
+
 async fn verify(
     store: &dyn Store,
-    sealer: &Sealer,
+    sealer: &Arc<Sealer>,
     options: OpenOptions,
 ) -> Result<Found, OpenError> {
     let key = &sealer.head;
@@ -201,22 +218,28 @@ async fn verify(
     let told = stored.as_ref().and_then(|row| Head::open(key, row).ok());
     let (mut damaged, mut other) = (BTreeMap::new(), Vec::new());
     let mut counted = Head::default();
+    let most = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut judging = JoinSet::new();
     let mut from = Some(vec![*RECORDS.start()]);
-    while let Some(at) = from {
-        let page = view.scan(&[], &at, PAGE).await?;
-        let records = page
-            .rows
-            .iter()
-            .filter(|(k, _)| k.first().is_some_and(|b| RECORDS.contains(b)));
-        for (place, row) in records {
-            counted.add(key, place, row);
-            if let Err(cause) = sealer.verify(place, row) {
-                damaged.insert(place.clone(), damage::record(place, cause));
-            }
+    // One page is read while others are looked at.
+    while from.is_some() || !judging.is_empty() {
+        if let Some(at) = from.take() {
+            let page = view.scan(&[], &at, VERIFIED).await?;
+            other.extend(page.holes.into_iter().map(|cause| Damage::Hole { cause }));
+            from = page.next;
+            let sealer = Arc::clone(sealer);
+            judging.spawn_blocking(move || judge(&sealer, &page.rows));
         }
-        other.extend(page.holes.into_iter().map(|cause| Damage::Hole { cause }));
-        from = page.next;
+        if (from.is_none() || judging.len() >= most)
+            && let Some(judged) = judging.join_next().await
+        {
+            let interrupted = |e: JoinError| StoreError::Failed(format!("verifying: {e}"));
+            let (head, found) = judged.map_err(interrupted)?;
+            counted.merge(head);
+            damaged.extend(found);
+        }
     }
+    drop(view);
     if told == Some(counted) {
         return Ok((damaged, other));
     }

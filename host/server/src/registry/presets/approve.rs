@@ -116,7 +116,7 @@ impl Registry {
                 let snapshot = self.snapshot();
                 let writes =
                     self.approve_writes(caller, &provider, &proposal.approval, &snapshot)?;
-                self.world.records.write(writes).await?;
+                self.store(writes).await?;
                 self.refresh().await?;
                 self.bind(&provider, &self.snapshot()).await;
                 approved.push(Approved::from(proposal));

@@ -52,7 +52,7 @@ impl Registry {
                     (automatic, snapshot.providers.get(&provider))
                 {
                     let writes = approval_writes(None, now, &stored.value, &approval, &snapshot)?;
-                    self.world.records.write(writes).await?;
+                    self.store(writes).await?;
                     self.refresh().await?;
                 }
                 let from = from.map_or_else(|| "none".to_owned(), |d| d.to_string());
@@ -119,7 +119,7 @@ impl Registry {
                 at,
             });
         })?;
-        self.world.records.write(vec![write]).await?;
+        self.store(vec![write]).await?;
         self.refresh().await?;
         self.bind(provider, &self.snapshot()).await;
         Ok(())

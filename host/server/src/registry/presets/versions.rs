@@ -213,10 +213,7 @@ impl Registry {
         document.at = self.world.clock.now();
         let expect = existing.map_or(Expect::Absent, |e| Expect::At(e.revision));
         let key = RecordKey::new(Kind::Preset, preset.as_str());
-        self.world
-            .records
-            .write(vec![put(key, expect, &document)?])
-            .await?;
+        self.store(vec![put(key, expect, &document)?]).await?;
         self.refresh().await?;
         Ok(())
     }
@@ -464,7 +461,7 @@ impl Registry {
                 all.extend(writes(Arc::clone(provider), Arc::clone(&snapshot)).await?);
                 chosen.push((Arc::clone(provider), self.version_of(provider)));
             }
-            self.world.records.write(all).await?;
+            self.store(all).await?;
             self.refresh().await?;
             let snapshot = self.snapshot();
             let mut done = Vec::new();

@@ -160,7 +160,7 @@ impl Database {
         }
         let password = match (&sources.file, &sources.passfile) {
             (Some(file), _) => Some(read_private(file)?),
-            (None, Some(passfile)) => self.from_passfile(&read_private(passfile)?),
+            (None, Some(passfile)) => self.passfile_password(&read_private(passfile)?),
             (None, None) => None,
         };
         if let Some(password) = password {
@@ -213,7 +213,7 @@ impl Database {
         self.roots.as_deref()
     }
 
-    fn from_passfile(&self, text: &str) -> Option<Zeroizing<String>> {
+    fn passfile_password(&self, text: &str) -> Option<Zeroizing<String>> {
         let hosts: Vec<String> = self
             .config
             .get_hosts()

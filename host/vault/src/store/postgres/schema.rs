@@ -19,6 +19,10 @@ pub(super) async fn migrate(client: &mut Client, to: &Database) -> Result<(), Da
     let mut found = version(client).await.map_err(failed)?;
     if found < MIGRATIONS.len() {
         let work = client.transaction().await.map_err(failed)?;
+        // Large tables take their time, and so does another host's turn.
+        work.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+            .await
+            .map_err(failed)?;
         work.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
             .await
             .map_err(failed)?;

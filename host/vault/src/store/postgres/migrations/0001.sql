@@ -16,6 +16,11 @@ ALTER TABLE countersign_row ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX countersign_row_expires_at ON countersign_row (expires_at)
     WHERE expires_at IS NOT NULL;
 
+-- By kind, which is the first byte of a key.
+CREATE INDEX countersign_row_kind_expires_at
+    ON countersign_row (substring(key FROM 1 FOR 1), expires_at)
+    WHERE expires_at IS NOT NULL;
+
 -- One row. Whoever writes locks it first: batches happen one after the other.
 CREATE TABLE countersign_clock (
     one    boolean PRIMARY KEY DEFAULT true CHECK (one),
