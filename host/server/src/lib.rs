@@ -11,6 +11,7 @@ pub mod config;
 pub mod faults;
 pub mod http;
 pub mod init;
+mod lanes;
 pub mod metrics;
 pub mod opening;
 pub mod registry;

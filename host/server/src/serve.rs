@@ -6,11 +6,12 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::lanes::Lanes;
 use crate::wiring::{App, StartError};
 
 /// How long calls in flight may take to end after a stop was asked for.
@@ -76,6 +77,8 @@ async fn accept(
     (mut terminate, mut interrupt): (Signal, Signal),
 ) -> Result<(), StartError> {
     let router = crate::http::router(app);
+    let lanes = Lanes::open()
+        .map_err(|e| StartError::Part(format!("the threads that serve do not start: {e}")))?;
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -107,9 +110,24 @@ async fn accept(
         let service = service_fn(move |request| {
             crate::http::answer(Arc::clone(&app), router.clone(), peer, request)
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be handed over");
+                continue;
+            }
+        };
+        let (http, watcher) = (http.clone(), graceful.watcher());
+        lanes.run(move || async move {
+            // Its readiness is watched by the lane it is served on.
+            let served = match TcpStream::from_std(stream) {
+                Ok(stream) => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection).await.map_err(|e| e.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, "a connection ended early");
             }
             drop(place);

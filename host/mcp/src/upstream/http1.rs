@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thread_local::ThreadLocal;
 
 use super::connect::{ConnectError, GuardedConnector};
 use super::{Answer, Challenge, Expects, Guard, Kind, Outbound, Outcome, Upstream, UpstreamFault};
@@ -34,7 +35,7 @@ pub struct UpstreamConfig {
     /// How long an unused connection is kept. Shorter than the five seconds
     /// after which many servers close it, so that no request runs into that.
     pub idle_timeout: Duration,
-    /// Unused connections kept per host.
+    /// Unused connections kept per host and thread.
     pub max_idle_per_host: usize,
     /// TLS settings; the webpki roots when absent.
     pub tls: Option<rustls::ClientConfig>,
@@ -56,10 +57,16 @@ impl Default for UpstreamConfig {
 #[error("TLS cannot be set up: {0}")]
 pub struct TlsUnusable(#[from] rustls::Error);
 
-/// The pooled client.
+/// The pooled client. Each thread that sends has a pool of its own, so that a
+/// connection is served by the thread whose calls wait for it.
 pub struct HttpUpstream {
-    client: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
+    pools: ThreadLocal<Pool>,
+    connector: HttpsConnector<GuardedConnector>,
+    idle_timeout: Duration,
+    max_idle_per_host: usize,
 }
+
+type Pool = Client<HttpsConnector<GuardedConnector>, Full<Bytes>>;
 
 impl HttpUpstream {
     /// Builds the client. Every new connection asks `guard`.
@@ -81,12 +88,23 @@ impl HttpUpstream {
                 guard,
                 timeout: config.connect_timeout,
             });
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.idle_timeout)
-            .pool_max_idle_per_host(config.max_idle_per_host)
-            .build(connector);
-        Ok(Self { client })
+        Ok(Self {
+            pools: ThreadLocal::new(),
+            connector,
+            idle_timeout: config.idle_timeout,
+            max_idle_per_host: config.max_idle_per_host,
+        })
+    }
+
+    /// This thread's pool.
+    fn pool(&self) -> &Pool {
+        self.pools.get_or(|| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(self.idle_timeout)
+                .pool_max_idle_per_host(self.max_idle_per_host)
+                .build(self.connector.clone())
+        })
     }
 
     async fn exchange(&self, outbound: Outbound) -> Result<Outcome, UpstreamFault> {
@@ -104,7 +122,7 @@ impl HttpUpstream {
         *request.headers_mut() = headers;
         let exchange = async {
             let response = self
-                .client
+                .pool()
                 .request(request)
                 .await
                 .map_err(|error| fault(&error))?;
