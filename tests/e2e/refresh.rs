@@ -74,14 +74,15 @@ async fn a_guest_that_refuses_the_shared_token_does_not_end_it_for_others() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ended_token_is_renewed_before_the_call_and_rotation_holds() -> Result<()> {
     let world = World::start().await?;
-    world.provider.0.control(json!({ "access_ttl": 1 })).await?;
+    // Long enough that a busy machine gets a fresh token to the upstream in time.
+    world.provider.0.control(json!({ "access_ttl": 4 })).await?;
     let (ada, mut agent) = world.connected("ada", Era::PerRequest).await?;
     // Reuse of a rotated refresh token would end the grant.
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(4200)).await;
         whoami(&mut agent).await?;
     }
-    assert!(world.provider.token_requests("refresh_token").await? >= 4);
+    assert!(world.provider.token_requests("refresh_token").await? >= 3);
     assert_eq!(world.connection(&ada).await?["refresh_token_present"], true);
     Ok(())
 }
