@@ -115,6 +115,7 @@ async fn nowhere_but_where_it_belongs(preset: &str, more_tools: &[&str]) -> Resu
             presets: vec![preset.into()],
             // As loud as it can be.
             log: "trace,cranelift=info,wasmtime=info,regalloc2=info".into(),
+            ..countersign_tests::HostOptions::default()
         },
         provider_record: json!({ "preset": preset }),
         ..Setup::default()

@@ -13,6 +13,7 @@ async fn world(upstream: &[&str], settings: Value) -> Result<World> {
         host: HostOptions {
             presets: vec!["hooked".into()],
             log: "info,countersign::preset=trace".into(),
+            ..HostOptions::default()
         },
         upstream,
         provider_record: json!({ "preset": "hooked", "settings": settings }),

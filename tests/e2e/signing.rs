@@ -15,6 +15,7 @@ fn loud(presets: &[&str]) -> HostOptions {
     HostOptions {
         presets: presets.iter().map(ToString::to_string).collect(),
         log: "trace,cranelift=info,wasmtime=info,regalloc2=info".into(),
+        ..HostOptions::default()
     }
 }
 
