@@ -16,6 +16,7 @@ mod proxy;
 mod run;
 mod serve;
 mod stages;
+mod swaps;
 mod upstream;
 mod vault;
 

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use countersign_tests::{Agent, Era, HostOptions, Setup, World, target_folder};
+use countersign_tests::{Agent, Era, Host, HostOptions, Setup, World, target_folder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::stages::{self, Stage};
+use crate::swaps::{Swaps, swapped};
 
 /// How long, how often, and where to.
 #[derive(Args)]
@@ -112,20 +113,48 @@ impl Run {
             }
         }
         let memory_after = memory(pid)?;
+        let (row, swaps) = self
+            .swapping(&world.host, &subjects, upstream.pid()?)
+            .await?;
+        rows.push(row);
         rows.extend(self.remembered(&mut world, &token, upstream.pid()?).await?);
         let stages = stages::measure(&self.catalog).await?;
         report(&rows, started, idle, memory_after);
+        tell_swaps(&rows, swaps);
         where_it_goes(&rows, &stages);
         if let Some(file) = &self.json {
             let all = json!({
                 "rows": rows,
                 "stages_us": stages.iter().map(|s| (s.name, s.micros)).collect::<std::collections::BTreeMap<_, _>>(),
                 "first_call_ms": started,
+                "swaps": swaps,
                 "idle_rss_mib": idle, "rss_after_mib": memory_after,
             });
             std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
         }
         Ok(())
+    }
+
+    /// The same host while its preset is exchanged over and over, and how often
+    /// that was.
+    async fn swapping(
+        &self,
+        host: &Host,
+        subjects: &[Subject<'_>],
+        upstream: u32,
+    ) -> Result<(Value, usize)> {
+        let own = subjects.last().context("no subject")?;
+        let subject = Subject {
+            name: "… swapping",
+            url: own.url.clone(),
+            ..*own
+        };
+        let mut swaps = Swaps::of(host)?;
+        let row = tokio::select! {
+            row = self.measure(&subject, 32, upstream) => row?,
+            ended = swaps.go_on() => { ended?; anyhow::bail!("the swaps ended") }
+        };
+        Ok((row, swapped(host).await?))
     }
 
     /// The same host with verdicts remembered (`[presets] remember_verdicts`).
@@ -310,6 +339,21 @@ fn report(rows: &[Value], started: f64, idle: f64, after: f64) {
     }
     println!(
         "\nfirst call answered {started:.0} ms after start; idle RSS {idle:.0} MiB, {after:.0} MiB after the run"
+    );
+}
+
+/// What swaps cost those who call meanwhile. A load that gets an error ends the
+/// bench, so none of its calls failed.
+fn tell_swaps(rows: &[Value], swaps: usize) {
+    let p99 = |name: &str| {
+        rows.iter()
+            .find(|r| r["name"] == name && r["concurrency"] == 32)
+            .and_then(|r| r["p99_us"].as_f64())
+            .unwrap_or_default()
+    };
+    println!(
+        "{swaps} swaps under load: no call failed; p99 {:.2} of that without",
+        p99("… swapping") / p99("countersign")
     );
 }
 
