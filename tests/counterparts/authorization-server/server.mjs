@@ -3,9 +3,12 @@ import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import Provider, { errors } from 'oidc-provider';
 import { control, endWithParent, escapeHtml, Fault, flags, listen, readBody, ready } from '../lib/serving.mjs';
+import { createLocalJWKSet } from 'jose';
+import { JWT_BEARER, registerAssertionGrants, TOKEN_EXCHANGE } from './assertions.mjs';
 import { MemoryStore } from './store.mjs';
 
 const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
+const MACHINE_GRANTS = ['client_credentials', TOKEN_EXCHANGE, JWT_BEARER];
 
 const args = flags({
     port: { type: 'string', default: process.env.PORT ?? '0' },
@@ -13,6 +16,8 @@ const args = flags({
     'client-secret': { type: 'string', default: process.env.CLIENT_SECRET },
     'redirect-uri': { type: 'string', multiple: true, default: [] },
     'token-auth-method': { type: 'string', default: 'client_secret_basic' },
+    'client-jwks': { type: 'string', default: process.env.CLIENT_JWKS },
+    'signing-alg': { type: 'string' },
     'introspection-client-id': { type: 'string', default: 'upstream' },
     'introspection-client-secret': { type: 'string', default: process.env.INTROSPECTION_CLIENT_SECRET },
     scopes: { type: 'string', default: 'openid offline_access notes:read notes:write' },
@@ -33,7 +38,8 @@ const settings = {
     rotation: !args['no-rotation'],
     answer_delay_ms: 0,
     withhold_scopes: [],
-    iss_override: null
+    iss_override: null,
+    trusted_issuer: { issuer: null, jwks: null }
 };
 const scopes = args.scopes.split(/[\s,]+/).filter(Boolean);
 const resourceScopes = scopes.filter((scope) => scope !== 'openid' && scope !== 'offline_access');
@@ -45,9 +51,11 @@ const client = {
     client_secret: secretOf(args['client-secret']),
     client_name: 'Countersign',
     application_type: 'web',
-    grant_types: ['authorization_code', 'refresh_token', DEVICE_GRANT],
+    grant_types: ['authorization_code', 'refresh_token', DEVICE_GRANT, ...MACHINE_GRANTS],
     response_types: ['code'],
-    token_endpoint_auth_method: args['token-auth-method']
+    token_endpoint_auth_method: args['token-auth-method'],
+    ...(args['client-jwks'] && { jwks: JSON.parse(args['client-jwks']) }),
+    ...(args['signing-alg'] && { token_endpoint_auth_signing_alg: args['signing-alg'] })
 };
 // The resource server asks about tokens as itself, never as the client that holds them.
 const introspector = {
@@ -63,7 +71,7 @@ const introspector = {
 const clientRecord = () => {
     const uris = [...redirectUris];
     if (uris.length > 0) return { ...client, redirect_uris: uris };
-    return { ...client, grant_types: [DEVICE_GRANT, 'refresh_token'], response_types: [], redirect_uris: [] };
+    return { ...client, grant_types: [DEVICE_GRANT, 'refresh_token', ...MACHINE_GRANTS], response_types: [], redirect_uris: [] };
 };
 
 const store = new MemoryStore((id) => {
@@ -73,6 +81,8 @@ const store = new MemoryStore((id) => {
 });
 
 const issued = [];
+const assertions = [];
+const userCodes = [];
 const tallies = { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [], authorizations: [] };
 const resetTallies = () => {
     Object.assign(tallies, { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [], authorizations: [] });
@@ -92,6 +102,17 @@ const jwk = (type, options, alg) => ({
     use: 'sig',
     alg
 });
+
+async function infoOf(resource) {
+    if (args.resource.length > 0 && !args.resource.includes(resource)) throw new errors.InvalidTarget();
+    return {
+        scope: resourceScopes.join(' '),
+        audience: resource,
+        accessTokenTTL: settings.access_ttl,
+        accessTokenFormat: settings.access_token_format,
+        ...(settings.access_token_format === 'jwt' && { jwt: { sign: { alg: 'ES256' } } })
+    };
+}
 
 const configuration = {
     adapter: store.adapter,
@@ -120,6 +141,7 @@ const configuration = {
     ttl: {
         AccessToken: () => settings.access_ttl,
         RefreshToken: () => settings.refresh_ttl,
+        ClientCredentials: () => settings.access_ttl,
         AuthorizationCode: 60,
         DeviceCode: 600,
         Grant: 30 * 86400,
@@ -146,17 +168,9 @@ const configuration = {
             enabled: true,
             defaultResource: async () => undefined,
             useGrantedResource: async () => true,
-            getResourceServerInfo: async (_ctx, resource) => {
-                if (args.resource.length > 0 && !args.resource.includes(resource)) throw new errors.InvalidTarget();
-                return {
-                    scope: resourceScopes.join(' '),
-                    audience: resource,
-                    accessTokenTTL: settings.access_ttl,
-                    accessTokenFormat: settings.access_token_format,
-                    ...(settings.access_token_format === 'jwt' && { jwt: { sign: { alg: 'ES256' } } })
-                };
-            }
+            getResourceServerInfo: async (_ctx, resource) => infoOf(resource)
         },
+        clientCredentials: { enabled: true },
         deviceFlow: {
             enabled: true,
             charset: 'base-20',
@@ -301,7 +315,10 @@ async function observe(ctx, next) {
         tallies.registrations += 1;
         remember('client_secret', ctx.body?.client_secret, { client_id: ctx.body?.client_id });
     }
-    if (ctx.path === '/device/auth') remember('device_code', ctx.body?.device_code);
+    if (ctx.path === '/device/auth') {
+        remember('device_code', ctx.body?.device_code);
+        if (ctx.body?.user_code) userCodes.push(ctx.body.user_code);
+    }
     const location = ctx.response.get('location');
     if (location && /[?&](code|error)=/.test(location)) {
         const target = new URL(location, provider.issuer);
@@ -373,12 +390,14 @@ const switches = {
             const own = [client, introspector].map(({ client_id, client_secret }) => ({ kind: 'client_secret', value: client_secret, client_id }));
             return { tokens: [...own, ...issued] };
         }
+        if (path === '/assertions') return { assertions };
         if (path !== '/') return undefined;
         return {
             issuer: provider.issuer,
             settings,
             ...tallies,
             token_fault: tokenFault.armed,
+            user_codes: userCodes,
             redirect_uris: [...redirectUris],
             grants: Object.fromEntries([...grants].map(([account, ids]) => [account, ids.size]))
         };
@@ -390,6 +409,7 @@ const switches = {
             else if (key === 'revoke_user') done.revoked = await revokeUser(value);
             else if (key === 'redirect_uris') for (const uri of value) redirectUris.add(uri);
             else if (key === 'client_secret') client.client_secret = value;
+            else if (key === 'trusted_issuer') Object.assign(settings.trusted_issuer, value);
             else if (key === 'forget_sessions') store.forget('Session');
             else if (key === 'reset') resetTallies();
             else if (key in settings) settings[key] = value;
@@ -424,6 +444,12 @@ const server = createServer(async (req, res) => {
 const issuer = await listen(server, args.port);
 provider = new Provider(issuer, configuration);
 provider.use(observe);
+registerAssertionGrants(provider, {
+    trust: settings.trusted_issuer,
+    clientKey: args['client-jwks'] ? createLocalJWKSet(JSON.parse(args['client-jwks'])) : null,
+    seen: assertions,
+    infoOf
+});
 callback = provider.callback();
 if (args.verbose) {
     provider.on('server_error', (_ctx, error) => console.error(error));
