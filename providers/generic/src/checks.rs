@@ -50,10 +50,17 @@ pub(crate) fn one_line(key: &str, value: &str) -> Result<(), String> {
     }
 }
 
+/// An https address; http only on this machine, where the host allows it.
 pub(crate) fn https_url(key: &str, url: &str) -> Result<(), String> {
-    let host = url
-        .strip_prefix("https://")
-        .and_then(|rest| rest.split(['/', '?']).next());
+    let host_of = |rest: &'static str| {
+        url.strip_prefix(rest)
+            .and_then(|rest| rest.split(['/', '?']).next())
+    };
+    let local = |host: &&str| {
+        let name = host.split(':').next().unwrap_or_default();
+        name == "localhost" || name == "127.0.0.1"
+    };
+    let host = host_of("https://").or_else(|| host_of("http://").filter(local));
     let well_formed = host.is_some_and(|host| {
         !host.is_empty()
             && host

@@ -84,9 +84,21 @@ fn tokens(settings: &mut Settings, mut description: Description) -> Result<Descr
     let json = settings.choice("token_body", &[("form", false), ("json", true)])?;
     let code = settings.map("token_parameters")?;
     let refresh = settings.map("refresh_parameters")?;
+    let service = settings.map("service_parameters")?;
+    let exchange = settings.map("exchange_parameters")?;
+    // What the host signs is as the RFC has it.
+    let assertion = Assertion {
+        algorithm: String::new(),
+        claims: Vec::new(),
+        lifetime_seconds: 0,
+    };
+    let bearer = GrantType::JwtBearer(assertion);
     for (grant, key, extra) in [
         (GrantType::AuthorizationCode, "token_parameters", code),
         (GrantType::RefreshToken, "refresh_parameters", refresh),
+        (GrantType::ClientCredentials, "service_parameters", service),
+        (GrantType::TokenExchange, "exchange_parameters", exchange.clone()),
+        (bearer, "exchange_parameters", exchange),
     ] {
         parameter_names(key, &extra)?;
         if json != Some(true) && extra.is_empty() {

@@ -28,7 +28,7 @@ fn without_settings_everything_is_the_records_or_the_rfcs() {
 #[test]
 fn each_setting_changes_what_it_names() {
     type Test = fn(Description) -> bool;
-    let table: [(&str, Test); 13] = [
+    let table: [(&str, Test); 15] = [
         (r#"{"scope_separator":","}"#, |d| {
             d.authorization.unwrap().scope_parameters[0].separator == ","
         }),
@@ -48,7 +48,7 @@ fn each_setting_changes_what_it_names() {
             d.authorization.unwrap().offline == Offline::Scope("offline_access".into())
         }),
         (r#"{"token_body":"json"}"#, |d| {
-            d.token_requests.len() == 2
+            d.token_requests.len() == 5
                 && d.token_requests
                     .iter()
                     .all(|request| request.body == BodyFormat::Json)
@@ -56,6 +56,18 @@ fn each_setting_changes_what_it_names() {
         (r#"{"refresh_parameters":{"scope":"x"}}"#, |d| {
             d.token_requests.len() == 1 && d.token_requests[0].parameters[0].name == "scope"
         }),
+        (r#"{"service_parameters":{"tenant":"t"}}"#, |d| {
+            d.token_requests.len() == 1 && d.token_requests[0].grant == GrantType::ClientCredentials
+        }),
+        (
+            r#"{"exchange_parameters":{"requested_token_use":"on_behalf_of"}}"#,
+            |d| {
+                d.token_requests.len() == 2
+                    && d.token_requests
+                        .iter()
+                        .all(|request| request.parameters[0].name == "requested_token_use")
+            },
+        ),
         (r#"{"expires_in":600}"#, |d| {
             d.token_shapes[0].expires
                 == [
