@@ -69,6 +69,8 @@ pub(crate) fn provider() -> anyhow::Result<Provider> {
         client_id: "floor".into(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: vec![countersign_core::hosts::HostPattern::parse("127.0.0.1:*")?],

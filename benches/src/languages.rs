@@ -115,6 +115,8 @@ fn provider(preset: &PresetName) -> Result<Provider> {
         client_id: "bench".into(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: Vec::new(),

@@ -320,6 +320,7 @@ fn connection(credential: &str) -> Result<Connection> {
         generation: 1,
         created_at: now,
         updated_at: now,
+        consented_at: None,
         last_used_at: Some(now),
     })
 }

@@ -275,7 +275,7 @@ async fn disconnecting_revokes_at_the_vendor_and_the_next_call_asks_again() -> R
     assert!(
         vendor["revocations"]
             .as_array()
-            .is_some_and(|list| !list.is_empty()),
+            .is_some_and(|list| list.iter().any(|r| r["status"] == 200)),
         "{vendor}"
     );
     let reply = agent.call("whoami", json!({})).await?;

@@ -177,6 +177,9 @@ pub struct Connection {
     pub generation: u64,
     /// First consent.
     pub created_at: Timestamp,
+    /// Last consent; absent in records that are older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consented_at: Option<Timestamp>,
     /// Last change.
     pub updated_at: Timestamp,
     /// Last call.
@@ -225,6 +228,12 @@ impl Connection {
             Some(name) => self.credentials.iter().find(|c| c.credential == name),
             None => self.credentials.first(),
         }
+    }
+
+    /// When the user last authorized it.
+    #[must_use]
+    pub fn consented_at(&self) -> Timestamp {
+        self.consented_at.unwrap_or(self.created_at)
     }
 
     /// All scopes of all credentials.

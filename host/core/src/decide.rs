@@ -29,6 +29,7 @@ use crate::scope::{Implications, Scope, ScopeSet};
 use crate::server::{AuthMode, Server, Target};
 use crate::template::{Values, Variables, render_text};
 use crate::time::Timestamp;
+use crate::user_key::UserKey;
 
 /// Why an attachment cannot be used, whoever calls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -356,6 +357,16 @@ impl Attachment {
             .map_or_else(String::new, |p| p.display_name.clone())
     }
 
+    /// Where the user has an account, for people: the provider, else the server
+    /// itself.
+    #[must_use]
+    pub fn counterpart_label(&self) -> String {
+        match &self.provider {
+            Some(provider) => provider.display_name.clone(),
+            None => self.server.display_name.clone(),
+        }
+    }
+
     /// The scopes that the preset's table says a tool needs and `granted`
     /// lacks: of each group of alternatives, the first.
     fn missing_for_tool(&self, tool: &str, granted: &ScopeSet) -> ScopeSet {
@@ -536,27 +547,84 @@ pub struct Admitted<'a> {
 }
 
 impl<'a> Admitted<'a> {
-    /// Whether the call needs the user's connection.
-    #[must_use]
-    pub fn needs_connection(&self) -> bool {
-        matches!(self.attachment.server.auth.mode, AuthMode::UserDelegated)
-    }
-
-    /// Step two: does the connection stand?
+    /// Step two: does the connection stand? Of servers whose credential
+    /// Countersign obtains by itself: is there one, and does it reach?
     ///
     /// # Errors
-    /// What the user has to do.
+    /// What the user has to do, or an administrator.
     pub fn connected<'c>(
         self,
         connection: Option<&'c Connection>,
         now: Timestamp,
     ) -> Result<Ready<'a, 'c>, CallError> {
-        if !self.needs_connection() {
-            return Ok(Ready {
+        match self.attachment.server.auth.mode {
+            AuthMode::Static if self.attachment.server.auth.per_user => self.keyed(None),
+            AuthMode::None | AuthMode::Static => Ok(Ready {
                 admitted: self,
                 connection: None,
-            });
+            }),
+            AuthMode::UserDelegated => self.consented(connection, now),
+            AuthMode::ServiceAccount | AuthMode::TokenExchange => self.obtained(connection),
         }
+    }
+
+    /// Step two for a server that takes a key of each user's own: is there one,
+    /// for where the server is now?
+    ///
+    /// # Errors
+    /// What the user has to do.
+    pub fn keyed(self, key: Option<&UserKey>) -> Result<Ready<'a, 'static>, CallError> {
+        let server = &self.attachment.server;
+        let provider = self.attachment.counterpart_label();
+        match key {
+            _ if !server.auth.per_user => self.connected(None, Timestamp::from_secs(0)),
+            None => Err(CallError::NeedsConnection { provider }),
+            Some(key) if key.user != self.caller.user || key.team != self.caller.team => {
+                Err(CallError::NeedsConnection { provider })
+            }
+            Some(key) if !key.is_for(server) => Err(CallError::NeedsReauth {
+                provider,
+                reason: ReauthReason::ProviderChanged,
+            }),
+            Some(_) => Ok(Ready {
+                admitted: self,
+                connection: None,
+            }),
+        }
+    }
+
+    fn obtained<'c>(self, connection: Option<&'c Connection>) -> Result<Ready<'a, 'c>, CallError> {
+        let attachment = self.attachment;
+        let refused = |detail: &str| {
+            Err(CallError::ProviderRefused {
+                provider: attachment.provider_label(),
+                detail: detail.to_owned(),
+            })
+        };
+        let Some(connection) = connection else {
+            return refused("no token was obtained");
+        };
+        if !self.same_origins(connection) {
+            return refused("the token is not for this server");
+        }
+        let required = &attachment.server.auth.required_scopes;
+        let missing = attachment
+            .implications
+            .missing(&connection.scopes(), required);
+        if !missing.is_empty() {
+            return Err(attachment.out_of_reach(&missing));
+        }
+        Ok(Ready {
+            admitted: self,
+            connection: Some(connection),
+        })
+    }
+
+    fn consented<'c>(
+        self,
+        connection: Option<&'c Connection>,
+        now: Timestamp,
+    ) -> Result<Ready<'a, 'c>, CallError> {
         let provider = self.attachment.provider_label();
         let Some(connection) = connection else {
             return Err(CallError::NeedsConnection { provider });
@@ -575,7 +643,14 @@ impl<'a> Admitted<'a> {
                     .missing(&connection.scopes(), required);
                 Err(CallError::NeedsScopes { provider, missing })
             }
-            (Status::Connected, _) if !self.same_origins(connection) => {
+            (Status::Connected, _)
+                if !self.same_origins(connection)
+                    || self
+                        .attachment
+                        .server
+                        .auth
+                        .asks_again(connection.consented_at()) =>
+            {
                 Err(CallError::NeedsReauth {
                     provider,
                     reason: ReauthReason::ProviderChanged,
@@ -616,7 +691,13 @@ impl Ready<'_, '_> {
     pub fn judge(self) -> Result<Judged, CallError> {
         let attachment = Arc::clone(self.admitted.attachment);
         let more = self.ask_policies(&attachment)?;
-        let permit = self.ask_preset(&attachment)?;
+        let permit = self.ask_preset(&attachment).map_err(|e| match e {
+            // Nobody but an administrator can give these more.
+            CallError::NeedsScopes { missing, .. } if attachment.server.auth.is_obtained() => {
+                attachment.out_of_reach(&missing)
+            }
+            other => other,
+        })?;
         let Admitted {
             caller,
             call,
@@ -771,6 +852,21 @@ fn permit_described(
 }
 
 impl Attachment {
+    /// A call that needs more than the server's own credential reaches.
+    #[must_use]
+    pub fn out_of_reach(&self, missing: &ScopeSet) -> CallError {
+        CallError::Denied {
+            code: "scopes_missing".into(),
+            message: format!(
+                "The access that the server {} has at {} does not reach that far: {} is needed. Ask an \
+                 administrator to add it to the server's scopes.",
+                self.server.name,
+                self.provider_label(),
+                missing.join(", ")
+            ),
+        }
+    }
+
     fn described(&self, credential: Option<&str>) -> Result<&DescribedCredential, CallError> {
         let found = match credential {
             Some(name) => self.rules.iter().find(|r| r.name == name),

@@ -102,6 +102,14 @@ pub enum CallError {
         /// Without anything the provider sent.
         detail: String,
     },
+    /// The provider's authorization server gives this installation no access.
+    #[error("{provider} gives no access: {detail}. An administrator can mend that.")]
+    ProviderRefused {
+        /// Which.
+        provider: String,
+        /// Without anything the provider sent but a known error code.
+        detail: String,
+    },
     /// The MCP server cannot be reached, or does not speak MCP.
     #[error("The server does not answer as an MCP server should: {detail}.")]
     UpstreamUnavailable {
@@ -180,7 +188,9 @@ impl CallError {
             }
             Self::Busy { .. } => "busy",
             Self::RateLimited { .. } => "rate_limited",
-            Self::ProviderUnavailable { .. } => "provider_unavailable",
+            Self::ProviderUnavailable { .. } | Self::ProviderRefused { .. } => {
+                "provider_unavailable"
+            }
             Self::UpstreamUnavailable { .. } => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
         }

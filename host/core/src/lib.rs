@@ -5,11 +5,11 @@
 //!
 //! Where to look:
 //! - what things are: [`names`], [`scope`], [`provider`], [`server`],
-//!   [`connection`], [`caller`], [`preset`];
+//!   [`connection`], [`user_key`], [`caller`], [`preset`];
 //! - what must stay secret: [`secret`], [`tokens`], and [`veil`] before guests;
 //! - what is decided: [`policy`], [`approval`] (the user's word), [`decide`]
 //!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a
-//!   token), [`signing`], [`refresh`], [`token_answer`];
+//!   token), [`signing`], [`jwt`], [`refresh`], [`token_answer`];
 //! - what is said when it fails: [`error`]; what is kept of it: [`audit`].
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod decide;
 pub mod error;
 pub mod hosts;
 pub mod inject;
+pub mod jwt;
 pub mod names;
 pub mod policy;
 pub mod ports;
@@ -38,4 +39,5 @@ pub mod template;
 pub mod time;
 pub mod token_answer;
 pub mod tokens;
+pub mod user_key;
 pub mod veil;

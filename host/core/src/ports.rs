@@ -99,6 +99,20 @@ pub enum Kind {
     /// A question to a user about one call, and his answer. Its partition is
     /// the user's name.
     Approval = 22,
+    /// A token that Countersign obtained without a consent. Its partition is
+    /// the provider's name.
+    Obtained = 30,
+    /// A key that the host signs assertions with.
+    SigningKey = 31,
+    /// [`crate::user_key::UserKey`] with the key. Its partition is the user's
+    /// name.
+    UserKey = 32,
+    /// A device authorization that is under way, with its code and then what it
+    /// gave.
+    DeviceFlow = 33,
+    /// A user's word that he knows of a change of a server. Its partition is the
+    /// user's name.
+    KnownChange = 34,
     /// What came of a browser session's last consent, to be shown.
     Ending = 40,
     /// What a user did with an elicitation whose call another process holds.

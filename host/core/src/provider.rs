@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::hosts::HostPattern;
+use crate::jwt::Algorithm;
 use crate::names::{PresetName, ProviderName, SecretName};
 use crate::scope::ScopeSet;
 use crate::time::Timestamp;
@@ -82,6 +83,12 @@ pub struct Provider {
     pub client_secret_ref: Option<SecretName>,
     /// Where the private key for `private_key_jwt` is kept.
     pub private_key_ref: Option<SecretName>,
+    /// By which the provider knows that key (`kid`, RFC 7515 §4.1.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key_id: Option<String>,
+    /// What it signs with, where the key leaves a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint_auth_signing_alg: Option<Algorithm>,
     /// Scopes that connections ask for at least.
     pub scopes: ScopeSet,
     /// Refuse to go on without PKCE.

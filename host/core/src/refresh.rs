@@ -38,6 +38,30 @@ pub fn need(facts: &TokenFacts, refresh: &Refresh, now: Timestamp) -> Need {
     }
 }
 
+/// How long a token is taken to be good that was obtained without a consent and
+/// whose answer names no end: asking anew costs little.
+const UNSTATED: Duration = Duration::from_secs(3600);
+
+/// Judges a token that Countersign obtained by itself and can obtain again.
+#[must_use]
+pub fn need_again(facts: &TokenFacts, refresh: &Refresh, now: Timestamp) -> Need {
+    let stated = TokenFacts {
+        expires_at: Some(
+            facts
+                .expires_at
+                .unwrap_or_else(|| facts.issued_at.plus(UNSTATED)),
+        ),
+        ..facts.clone()
+    };
+    if stated.has_lapsed(now) {
+        Need::Now
+    } else if stated.is_due(now, refresh.margin_percent) {
+        Need::Soon
+    } else {
+        Need::Fresh
+    }
+}
+
 /// How a renewal failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {

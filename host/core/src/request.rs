@@ -2,7 +2,7 @@
 //! revocation and identity requests.
 //!
 //! Their secrets (client secret, code, verifier, refresh token) are filled in
-//! here; what comes out is an [`Outgoing`], which only a [`Sender`] consumes.
+//! here, and assertions are signed here; what comes out is an [`Outgoing`], which only a [`Sender`] consumes.
 
 use std::time::Duration;
 
@@ -11,19 +11,22 @@ use http::header::HeaderMap;
 use url::Url;
 
 use crate::hosts::HostPattern;
-use crate::ports::BoxFuture;
-use crate::preset::{Description, Grant, Part, TokenRequest};
+use crate::jwt::KeyError;
+use crate::ports::{BoxFuture, Clock, Random};
+use crate::preset::{Assertion, Description, Grant, Part, TokenRequest};
 use crate::provider::Provider;
 use crate::scope::ScopeSet;
 use crate::secret::{Sealed, Secret};
 use crate::template::{TemplateError, Values, Variables, endpoint, is_usable, render_text};
+use crate::time::Timestamp;
 use crate::token_answer::Answer;
 use crate::tokens::TokenSet;
 
+mod assertion;
 mod build;
 mod wire;
 
-pub use build::{described_request, revocation_request, token_request};
+pub use build::{described_request, device_request, revocation_request, token_request};
 
 /// Why a request to the provider could not be made. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,12 +43,21 @@ pub enum RequestError {
     /// A header name or value is not allowed.
     #[error("the preset sets the header {0:?}, which is not allowed here")]
     BadHeader(String),
-    /// The provider record asks for something this version cannot do.
-    #[error("{0} is not supported in this version")]
-    Unsupported(&'static str),
-    /// The client secret is bound to other hosts.
+    /// A claim of an assertion that is not the preset's to set, or says that it
+    /// is for somebody else.
+    #[error("the preset may not set the claim {0:?} of an assertion so")]
+    Claim(String),
+    /// The client proves itself by a signature, and there is no key.
     #[error(
-        "the client secret is not bound to {0}: an administrator can change that with `secret set NAME --hosts`"
+        "the provider has no private key to sign with: set one with `secret set NAME` and `provider update --private-key-ref NAME`"
+    )]
+    NoKey,
+    /// The key does not sign.
+    #[error("the private key {0}")]
+    Key(#[from] KeyError),
+    /// The client secret or private key is bound to other hosts.
+    #[error(
+        "the client's secret is not bound to {0}: an administrator can change that with `secret set NAME --hosts`"
     )]
     SecretBound(String),
     /// A stored secret cannot be opened.
@@ -141,6 +153,18 @@ pub struct BoundSecret {
     pub hosts: Vec<HostPattern>,
 }
 
+impl BoundSecret {
+    /// Whether it, or what it signs, may be sent there.
+    fn check(&self, url: &Url) -> Result<(), RequestError> {
+        if self.hosts.is_empty() || self.hosts.iter().any(|h| h.matches(url)) {
+            return Ok(());
+        }
+        Err(RequestError::SecretBound(
+            url.origin().ascii_serialization(),
+        ))
+    }
+}
+
 /// What every request to a provider is made from.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
@@ -152,6 +176,19 @@ pub struct Asking<'a> {
     pub values: &'a Values,
     /// The client secret, if there is one.
     pub client_secret: Option<&'a BoundSecret>,
+    /// The key of `private_key_jwt`, if there is one.
+    pub client_key: Option<ClientKey<'a>>,
+}
+
+/// What the client's assertions are signed with, and when.
+#[derive(Clone, Copy)]
+pub struct ClientKey<'a> {
+    /// A private key in PEM.
+    pub secret: &'a BoundSecret,
+    /// An assertion is good for a minute.
+    pub clock: &'a dyn Clock,
+    /// An assertion is good once.
+    pub random: &'a dyn Random,
 }
 
 /// What is exchanged for tokens.
@@ -176,6 +213,85 @@ pub enum Exchange<'a> {
         /// RFC 8707, if one was asked for.
         resource: Option<&'a Url>,
     },
+    /// RFC 6749 §4.4.
+    ClientCredentials(Target<'a>),
+    /// RFC 8693 §2.1.
+    TokenExchange {
+        /// For whom.
+        subject: Subject<'a>,
+        /// For what.
+        target: Target<'a>,
+    },
+    /// RFC 7523 §2.1.
+    JwtBearer {
+        /// For whom; none for the client's own assertion, which the provider's
+        /// private key signs.
+        subject: Option<Subject<'a>>,
+        /// For what.
+        target: Target<'a>,
+    },
+    /// RFC 8628 §3.4.
+    DeviceCode {
+        /// From the device authorization.
+        device_code: &'a Sealed,
+        /// RFC 8707, if one was asked for.
+        resource: Option<&'a Url>,
+    },
+}
+
+/// What a token is asked for.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// What it has to reach.
+    pub scopes: &'a ScopeSet,
+    /// RFC 8707, RFC 8693 §2.1.
+    pub resource: Option<&'a Url>,
+    /// RFC 8693 §2.1, or a vendor's.
+    pub audience: Option<&'a str>,
+}
+
+/// On whose behalf a token is asked for.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    /// The host says so, in an assertion that it signs for that token endpoint
+    /// alone (RFC 7523 §3).
+    Host(HostAssertion<'a>),
+}
+
+/// An assertion of the host's about one of its users.
+#[derive(Clone, Copy)]
+pub struct HostAssertion<'a> {
+    /// As [`crate::jwt::HostKey`] made it.
+    pub key: &'a Sealed,
+    /// By which its public half is published.
+    pub key_id: &'a str,
+    /// Countersign's public URL.
+    pub issuer: &'a str,
+    /// The user.
+    pub subject: &'a str,
+    /// It is good for a minute from here on.
+    pub now: Timestamp,
+    /// Never used before.
+    pub id: &'a str,
+}
+
+impl Exchange<'_> {
+    /// The grant whose description applies.
+    #[must_use]
+    pub fn grant(&self) -> Grant {
+        match self {
+            Self::Code { .. } => Grant::AuthorizationCode,
+            Self::Refresh { .. } => Grant::RefreshToken,
+            Self::ClientCredentials(_) => Grant::ClientCredentials,
+            Self::TokenExchange { .. } => Grant::TokenExchange,
+            Self::JwtBearer { .. } => Grant::JwtBearer(Assertion {
+                algorithm: String::new(),
+                claims: Vec::new(),
+                lifetime_seconds: 0,
+            }),
+            Self::DeviceCode { .. } => Grant::DeviceCode,
+        }
+    }
 }
 
 /// A connection's tokens, open (just obtained) or as the vault keeps them.
@@ -278,6 +394,19 @@ impl<'a> Asking<'a> {
         )
     }
 
+    /// The device authorization endpoint (RFC 8628 §3.1): the record's, else
+    /// the preset's.
+    ///
+    /// # Errors
+    /// As [`Self::authorization_endpoint`].
+    pub fn device_endpoint(&self) -> Result<Url, RequestError> {
+        self.pick(
+            self.provider.device_authorization_endpoint.as_ref(),
+            self.description.device_authorization_endpoint.as_deref(),
+            "device authorization endpoint",
+        )
+    }
+
     /// The first revocation's address without its secrets, if there is one.
     #[must_use]
     pub fn revocation_origin(&self) -> Option<String> {
@@ -331,6 +460,7 @@ impl<'a> Asking<'a> {
             &self.provider.authorization_endpoint,
             &self.provider.token_endpoint,
             &self.provider.revocation_endpoint,
+            &self.provider.device_authorization_endpoint,
         ];
         let good = matches(&self.description.authorization_hosts)
             || record
@@ -362,7 +492,11 @@ impl<'a> Asking<'a> {
         self.description
             .token_requests
             .iter()
-            .find(|t| t.grant == *grant)
+            .find(|t| match (&t.grant, grant) {
+                // What it says about the assertion is not what it is found by.
+                (Grant::JwtBearer(_), Grant::JwtBearer(_)) => true,
+                (described, grant) => described == grant,
+            })
     }
 
     /// Opens the client secret for a request to `url`.
@@ -370,11 +504,7 @@ impl<'a> Asking<'a> {
         let Some(bound) = self.client_secret else {
             return Ok(None);
         };
-        if !bound.hosts.is_empty() && !bound.hosts.iter().any(|h| h.matches(url)) {
-            return Err(RequestError::SecretBound(
-                url.origin().ascii_serialization(),
-            ));
-        }
+        bound.check(url)?;
         bound
             .sealed
             .open()

@@ -55,6 +55,84 @@ pub struct ServerAuth {
     /// Replaces the preset's access-token rule.
     #[serde(default)]
     pub injection: Option<Injection>,
+    /// In mode `static`: each user has a key of his own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub per_user: bool,
+    /// RFC 8707 `resource` of tokens that are obtained without a consent;
+    /// overrides the provider's and the server's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<url::Url>,
+    /// `audience` of tokens that are obtained without a consent; overrides the
+    /// provider's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// The last change of mode: what was consented to before it counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<ModeChange>,
+}
+
+/// A change of whose credential a server uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeChange {
+    /// What was used before.
+    pub from: AuthMode,
+    /// At which provider.
+    #[serde(default)]
+    pub provider: Option<ProviderName>,
+    /// For which resource, if the server had connections of its own.
+    #[serde(default)]
+    pub resource: Option<url::Url>,
+    /// When that ended.
+    pub at: Timestamp,
+}
+
+impl ServerAuth {
+    /// Of this mode, with nothing set.
+    #[must_use]
+    pub fn new(mode: AuthMode) -> Self {
+        Self {
+            mode,
+            provider: None,
+            required_scopes: ScopeSet::default(),
+            secret_ref: None,
+            injection: None,
+            per_user: false,
+            resource: None,
+            audience: None,
+            changed: None,
+        }
+    }
+
+    /// Whether a user who consented then has to be asked again, because the
+    /// server did not use his account in between.
+    #[must_use]
+    pub fn asks_again(&self, consented_at: Timestamp) -> bool {
+        let changed = self.changed.as_ref();
+        self.mode == AuthMode::UserDelegated && changed.is_some_and(|c| c.at >= consented_at)
+    }
+
+    /// Whether upstream sees another credential for each user.
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        match self.mode {
+            AuthMode::UserDelegated | AuthMode::TokenExchange => true,
+            AuthMode::Static => self.per_user,
+            AuthMode::None | AuthMode::ServiceAccount => false,
+        }
+    }
+
+    /// Whether Countersign obtains the credential by itself, without a consent.
+    #[must_use]
+    pub fn is_obtained(&self) -> bool {
+        matches!(
+            self.mode,
+            AuthMode::ServiceAccount | AuthMode::TokenExchange
+        )
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Which tools may be called: globs with `*`; `deny` wins; an empty `allow`

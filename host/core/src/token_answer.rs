@@ -17,12 +17,14 @@ use crate::veil::Veil;
 
 mod body;
 mod capture;
+mod device;
 mod expiry;
 
 use body::Tree;
 pub use body::{Answer, masked_body};
 use capture::capture_metadata;
 pub use capture::{SecretGuard, checked_value, text_of};
+pub use device::{DeviceGrant, read_device_grant};
 use expiry::ends;
 
 /// Why an answer holds no tokens.
@@ -166,6 +168,20 @@ pub fn read(answer: &Answer, reading: &Reading<'_>) -> Result<Granted, AnswerErr
         facts,
         captured,
     })
+}
+
+/// The error code of an answer that refuses; empty if it gives no known one.
+/// None for an answer that does not refuse.
+#[must_use]
+pub fn refusal_of(answer: &Answer, description: &Description) -> Option<String> {
+    match judge(
+        answer,
+        &description.token_answer,
+        &description.known_codes(),
+    ) {
+        Err(AnswerError::Refused { code, .. }) => Some(code.unwrap_or_default()),
+        Ok(_) | Err(AnswerError::Unreadable { .. }) => None,
+    }
 }
 
 /// The hook's shapes, the described ones, or RFC 6749's. For a refresh those of

@@ -142,6 +142,14 @@ impl TokenSet {
     }
 }
 
+/// Tokens from the vault, to be stored in another place.
+///
+/// # Errors
+/// [`TokensUnreadable`].
+pub fn reopened(sealed: &Sealed) -> Result<TokenSet, TokensUnreadable> {
+    TokenSet::open(sealed)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

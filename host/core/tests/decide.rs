@@ -28,6 +28,7 @@ use countersign_core::signing::{
 };
 use countersign_core::time::Timestamp;
 use countersign_core::tokens::{CredentialTokens, TokenSet};
+use countersign_core::user_key::UserKey;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 
@@ -174,6 +175,8 @@ fn provider() -> Provider {
         client_id: "client".into(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: Vec::new(),
@@ -200,6 +203,10 @@ fn server(url: &str) -> Server {
             required_scopes: ScopeSet::default(),
             secret_ref: None,
             injection: None,
+            per_user: false,
+            resource: None,
+            audience: None,
+            changed: None,
         },
         connection: ConnectionUse::Shared,
         wait: std::time::Duration::from_secs(45),
@@ -242,6 +249,7 @@ fn connection(scopes: &str) -> Connection {
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
+        consented_at: None,
         last_used_at: None,
     }
 }
@@ -741,4 +749,93 @@ fn a_preset_that_signs_refuses_an_injection() {
         );
         assert_eq!(made.err(), Some(Unusable::Injection));
     }
+}
+
+fn obtained(mode: AuthMode, scopes: &str) -> Case {
+    let mut case = case();
+    case.server.auth.mode = mode;
+    case.connection = Some(connection(scopes));
+    case
+}
+
+#[test]
+fn what_the_servers_own_credential_does_not_reach_is_for_an_administrator() {
+    for mode in [AuthMode::ServiceAccount, AuthMode::TokenExchange] {
+        assert!(obtained(mode, "read").decide().is_ok());
+
+        let mut required = obtained(mode, "read");
+        required.server.auth.required_scopes = ScopeSet::split("read admin", &[]);
+        assert!(denied("scopes_missing")(&required.refused()), "{mode:?}");
+
+        let mut preset = obtained(mode, "read");
+        preset.verdict = Ok(Verdict::NeedScopes(vec!["write".into()]));
+        let refused = preset.refused();
+        assert!(denied("scopes_missing")(&refused), "{mode:?}: {refused}");
+        assert!(refused.to_string().contains("write"), "{refused}");
+        assert!(!refused.wants_user(), "a user could do nothing about it");
+
+        let mut none = obtained(mode, "read");
+        none.connection = None;
+        assert_eq!(none.refused().word(), "provider_unavailable");
+
+        let mut elsewhere = obtained(mode, "read");
+        elsewhere.server.target = Target::Url("https://evil.example.net/mcp".parse().unwrap());
+        assert_eq!(elsewhere.refused().word(), "provider_unavailable");
+    }
+}
+
+fn own_key(origin: &str) -> UserKey {
+    UserKey {
+        id: ConnectionId::parse("key_1").unwrap(),
+        user: UserName::parse("ann").unwrap(),
+        team: TeamName::default_team(),
+        server: ServerName::parse("notes").unwrap(),
+        origin: origin.into(),
+        generation: 1,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+#[test]
+fn a_users_own_key_goes_only_where_it_was_given_for() {
+    let mut case = case();
+    case.server.auth = ServerAuth {
+        per_user: true,
+        ..ServerAuth::new(AuthMode::Static)
+    };
+    let attachment =
+        Attachment::new(Arc::new(case.server.clone()), None, None, &case.policies).unwrap();
+    let attachment = Arc::new(attachment);
+    let judge = |key: Option<&UserKey>| {
+        let call = Call {
+            method: "tools/call",
+            name: Some("anything"),
+            arguments: None,
+            host: attachment.host(),
+        };
+        let admitted = attachment.admit(&case.caller, call)?;
+        admitted.keyed(key)?.judge()?.agreed(None).map(drop)
+    };
+    let word = |result: Result<(), CallError>| result.map_err(|e| e.word());
+    assert_eq!(word(judge(None)), Err("oauth_connection_required"));
+    let here = own_key("https://mcp.example.com");
+    assert_eq!(word(judge(Some(&here))), Ok(()));
+    let before = own_key("https://old.example.com");
+    assert_eq!(word(judge(Some(&before))), Err("oauth_token_expired"));
+    let others = UserKey {
+        user: UserName::parse("bob").unwrap(),
+        ..here
+    };
+    assert_eq!(word(judge(Some(&others))), Err("oauth_connection_required"));
+
+    // Whoever forgets that there is a key of one's own gets no permit.
+    let call = Call {
+        method: "tools/call",
+        name: Some("anything"),
+        arguments: None,
+        host: attachment.host(),
+    };
+    let admitted = attachment.admit(&case.caller, call).unwrap();
+    assert!(admitted.connected(None, NOW).is_err());
 }

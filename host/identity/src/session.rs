@@ -216,6 +216,24 @@ impl Identity {
         }
     }
 
+    /// A session whose user typed his password lately, or the way to do so, which
+    /// comes back to `uri`: for what would be worth stealing a browser for.
+    ///
+    /// # Errors
+    /// The response to give instead.
+    pub async fn require_fresh_session(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<BrowserSession, Response> {
+        let session = self.require_session(headers, uri).await?;
+        if session.signed_in_at.plus(self.settings().fresh_sign_in) > self.now() {
+            Ok(session)
+        } else {
+            Err(self.to_sign_in(uri))
+        }
+    }
+
     /// The way to the sign-in page, which comes back to `uri`; also for somebody
     /// whose sign-in is not fresh enough.
     #[must_use]

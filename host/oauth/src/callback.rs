@@ -20,7 +20,7 @@ use crate::links::LinkRequest;
 use crate::service::{Oauth, Party, lock};
 
 mod account;
-mod checks;
+pub(crate) mod checks;
 mod follow_up;
 mod store;
 
@@ -163,21 +163,7 @@ impl Oauth {
             .await
         {
             Ok((connection, missing, reconnected)) => {
-                self.waiters.notify(&connection.key());
-                lock(&self.forced).remove(&connection.id);
-                lock(&self.resting).remove(&connection.id);
-                let action = if reconnected {
-                    "connection.reconnected"
-                } else {
-                    "connection.connected"
-                };
-                let account = connection.account.as_ref().map_or("unknown", |a| &a.id);
-                let detail = format!(
-                    "account {account}; scopes {}",
-                    connection.scopes().join(" ")
-                );
-                self.note(&flow, action, AuditOutcome::Allowed, detail)
-                    .await;
+                self.concluded(&flow, &connection, reconnected).await;
                 Ok(Outcome::Connected {
                     connection: Box::new(connection),
                     return_to: flow.return_to,
@@ -212,7 +198,29 @@ impl Oauth {
         }
     }
 
-    async fn note(&self, flow: &Flow, action: &str, outcome: AuditOutcome, detail: String) {
+    /// The connection stands: whoever waits for it hears of it.
+    pub(crate) async fn concluded(&self, flow: &Flow, connection: &Connection, reconnected: bool) {
+        self.waiters.notify(&connection.key());
+        lock(&self.forced).remove(&connection.id);
+        lock(&self.resting).remove(&connection.id);
+        let action = if reconnected {
+            "connection.reconnected"
+        } else {
+            "connection.connected"
+        };
+        let account = connection.account.as_ref().map_or("unknown", |a| &a.id);
+        let scopes = connection.scopes().join(" ");
+        let detail = format!("account {account}; scopes {scopes}");
+        self.note(flow, action, AuditOutcome::Allowed, detail).await;
+    }
+
+    pub(crate) async fn note(
+        &self,
+        flow: &Flow,
+        action: &str,
+        outcome: AuditOutcome,
+        detail: String,
+    ) {
         let mut event = AuditEvent::new(self.world.clock.now(), action, outcome)
             .by(&flow.user)
             .on(format!("provider:{}", flow.provider))
@@ -276,13 +284,8 @@ impl Oauth {
 
         let mut facts = callback_facts(description, parameters, code)?;
         let values = Values::resolve(description, &provider.settings, &facts)?;
-        let secret = self.client_secret(provider).await?;
-        let asking = Asking {
-            provider,
-            description,
-            values: &values,
-            client_secret: secret.as_ref(),
-        };
+        let keys = self.client_keys(provider).await?;
+        let asking = self.asking(&party, &values, &keys);
         let endpoint = asking.token_endpoint(&Grant::AuthorizationCode)?;
         let origin = endpoint.origin().ascii_serialization();
         let moved = flow
@@ -365,7 +368,7 @@ impl Oauth {
     }
 
     /// Reads a token answer, with the preset's hook if it has one.
-    fn read_tokens(
+    pub(crate) fn read_tokens(
         &self,
         party: &Party,
         answer: &Answer,

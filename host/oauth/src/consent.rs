@@ -92,6 +92,14 @@ pub enum ConsentError {
     /// Users do not sign in there.
     #[error("the preset of {0} knows no sign-in of users")]
     NoSignIn(String),
+    /// Codes are typed there only if an administrator switched that on.
+    #[error(
+        "the provider {0} is not set up for the device flow: an administrator can add device_code to its grant types, and --device-endpoint"
+    )]
+    NoDeviceFlow(String),
+    /// The provider gave no code to type.
+    #[error("the provider gives no code: {0}")]
+    Unanswered(String),
     /// PKCE is demanded and impossible.
     #[error("the provider {0} is to be used with PKCE only, which it does not support")]
     NoPkce(String),
@@ -193,6 +201,7 @@ impl Oauth {
             description,
             values: &values,
             client_secret: None,
+            client_key: None,
         };
         let endpoint = asking.authorization_endpoint()?;
 
@@ -265,7 +274,7 @@ impl Oauth {
 
 /// What is needed, what the record says, or else the preset's default; and what
 /// was granted before, so that a new token does not lose it.
-fn scopes_to_ask(
+pub(crate) fn scopes_to_ask(
     wanted: &ScopeSet,
     provider: &Provider,
     description: &Description,

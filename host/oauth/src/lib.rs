@@ -1,5 +1,6 @@
-//! Client of OAuth providers: consent, refresh, revocation, and the guarded
-//! HTTP client that all of it goes through.
+//! Client of OAuth providers: consent (by redirect or by code), refresh, revocation, tokens obtained
+//! without a consent, the keys that the host signs with, and the guarded HTTP
+//! client that all of it goes through.
 //!
 //! Which parts of the `oauth2` crate are used: PKCE, `state` and the
 //! authorization URL. Token, refresh and revocation requests are made by
@@ -13,11 +14,14 @@
 pub mod callback;
 pub mod connections;
 pub mod consent;
+pub mod device;
 pub mod http;
 pub mod links;
+pub mod obtain;
 pub mod refresh;
 pub mod revoke;
 mod service;
+pub mod signers;
 mod waiters;
 
 pub use service::{Held, Oauth, Party};

@@ -18,7 +18,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use crate::service::{Held, Oauth, Party, lock};
 
-mod lease;
+pub(crate) mod lease;
 mod renew;
 
 /// A renewal that goes on although its callers may be gone.

@@ -95,23 +95,23 @@ impl Oauth {
         })
     }
 
-    async fn revoke(&self, connection: &Connection, sealed: &Sealed, party: &Party) -> Revoked {
+    pub(crate) async fn revoke(
+        &self,
+        connection: &Connection,
+        sealed: &Sealed,
+        party: &Party,
+    ) -> Revoked {
         let failed = |detail: String| Revoked::Failed { detail };
         let (provider, description) = (&*party.provider, party.preset.description());
         let values = match Values::resolve(description, &provider.settings, &connection.facts) {
             Ok(values) => values,
             Err(error) => return failed(error.to_string()),
         };
-        let secret = match self.client_secret(provider).await {
-            Ok(secret) => secret,
+        let keys = match self.client_keys(provider).await {
+            Ok(keys) => keys,
             Err(error) => return failed(error.to_string()),
         };
-        let asking = Asking {
-            provider,
-            description,
-            values: &values,
-            client_secret: secret.as_ref(),
-        };
+        let asking = self.asking(party, &values, &keys);
         let origin = asking.revocation_origin();
         if origin.is_some() && origin != connection.origins.revocation
             || provider.client_id != connection.client_id

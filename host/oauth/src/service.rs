@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::connection::Connection;
 use countersign_core::hosts::HostPattern;
-use countersign_core::names::ConnectionId;
+use countersign_core::names::{ConnectionId, SecretName};
 use countersign_core::ports::{Kind, RecordKey, Revision, StoreError, World, parse, random_token};
 use countersign_core::preset::Preset;
 use countersign_core::provider::Provider;
-use countersign_core::request::{BoundSecret, Sender};
+use countersign_core::request::{Asking, BoundSecret, ClientKey, Sender};
 use countersign_core::secret::Sealed;
+use countersign_core::template::Values;
 use countersign_core::time::Timestamp;
 use url::Url;
 
 use crate::connections::Remembered;
+use crate::obtain::Obtaining;
 use crate::refresh::{Flight, FlightKey};
 use crate::waiters::Waiters;
 
@@ -52,6 +54,8 @@ pub struct Oauth {
     pub(crate) resting: Mutex<HashMap<ConnectionId, Timestamp>>,
     /// When a renewal was last forced.
     pub(crate) forced: Mutex<HashMap<ConnectionId, Timestamp>>,
+    /// Tokens obtained without a consent.
+    pub(crate) obtaining: Mutex<Obtaining>,
 }
 
 impl Oauth {
@@ -70,6 +74,7 @@ impl Oauth {
             flights: Mutex::default(),
             resting: Mutex::default(),
             forced: Mutex::default(),
+            obtaining: Mutex::default(),
         })
     }
 
@@ -83,17 +88,42 @@ impl Oauth {
         }
     }
 
-    /// The provider's client secret, still sealed; none for public clients.
-    pub(crate) async fn client_secret(
-        &self,
-        provider: &Provider,
-    ) -> Result<Option<BoundSecret>, SecretError> {
+    /// What the client proves itself with, still sealed; nothing for public
+    /// clients.
+    pub(crate) async fn client_keys(&self, provider: &Provider) -> Result<ClientKeys, SecretError> {
+        Ok(ClientKeys {
+            secret: self.bound(provider.client_secret_ref.as_ref()).await?,
+            key: self.bound(provider.private_key_ref.as_ref()).await?,
+        })
+    }
+
+    /// What requests to the provider are made from.
+    pub(crate) fn asking<'a>(
+        &'a self,
+        party: &'a Party,
+        values: &'a Values,
+        keys: &'a ClientKeys,
+    ) -> Asking<'a> {
+        Asking {
+            provider: &party.provider,
+            description: party.preset.description(),
+            values,
+            client_secret: keys.secret.as_ref(),
+            client_key: keys.key.as_ref().map(|secret| ClientKey {
+                secret,
+                clock: &*self.world.clock,
+                random: &*self.world.random,
+            }),
+        }
+    }
+
+    async fn bound(&self, name: Option<&SecretName>) -> Result<Option<BoundSecret>, SecretError> {
         #[derive(serde::Deserialize)]
         struct Facts {
             #[serde(default)]
             hosts: Vec<HostPattern>,
         }
-        let Some(name) = &provider.client_secret_ref else {
+        let Some(name) = name else {
             return Ok(None);
         };
         let key = RecordKey::new(Kind::Secret, name.as_str());
@@ -111,7 +141,13 @@ impl Oauth {
     }
 }
 
-/// Why the client secret cannot be used.
+/// What a client proves itself with at a provider.
+pub(crate) struct ClientKeys {
+    pub(crate) secret: Option<BoundSecret>,
+    pub(crate) key: Option<BoundSecret>,
+}
+
+/// Why the client's secret or key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// It is not stored.

@@ -141,6 +141,8 @@ fn provider(preset: &PresetName) -> Outcome<Provider> {
         client_id: "client".into(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: vec![],

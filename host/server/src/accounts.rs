@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use countersign_core::names::UserName;
+use countersign_core::names::{TeamName, UserName};
 use countersign_core::ports::{BoxFuture, StoreError};
 use countersign_identity::{AccountChange, AccountEvents};
 use countersign_oauth::Oauth;
 
 use crate::registry::Registry;
+use crate::user_keys::UserKeys;
 
 /// Follows account changes, before they take effect.
 pub struct ConnectionKeeper {
@@ -15,6 +16,8 @@ pub struct ConnectionKeeper {
     pub oauth: Arc<Oauth>,
     /// For revocation at their providers.
     pub registry: Arc<Registry>,
+    /// Their own keys for servers.
+    pub keys: UserKeys,
 }
 
 impl AccountEvents for ConnectionKeeper {
@@ -25,7 +28,10 @@ impl AccountEvents for ConnectionKeeper {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             match change {
-                AccountChange::Reset => self.oauth.suspend_all(user).await.map(drop),
+                AccountChange::Reset => {
+                    self.forget(user, None).await?;
+                    self.oauth.suspend_all(user).await.map(drop)
+                }
                 // Its tokens and sessions no longer work, so nothing reaches
                 // its connections; they stay for when it is enabled again.
                 AccountChange::Disabled => Ok(()),
@@ -37,11 +43,16 @@ impl AccountEvents for ConnectionKeeper {
 }
 
 impl ConnectionKeeper {
-    async fn erase(
-        &self,
-        user: &UserName,
-        team: Option<&countersign_core::names::TeamName>,
-    ) -> Result<(), StoreError> {
+    /// What nothing could tell to be his again: keys that he gave, and what was
+    /// obtained in exchange for the host's word about him.
+    async fn forget(&self, user: &UserName, team: Option<&TeamName>) -> Result<(), StoreError> {
+        self.keys.forget(user, team).await?;
+        let his = Some((user, team));
+        self.oauth.forget_obtained(None, his).await.map(drop)
+    }
+
+    async fn erase(&self, user: &UserName, team: Option<&TeamName>) -> Result<(), StoreError> {
+        self.forget(user, team).await?;
         for connection in self.oauth.list(user).await? {
             if team.is_none_or(|t| *t == connection.team) {
                 let party = self.registry.party(&connection.provider);

@@ -26,13 +26,16 @@ use countersign_mcp::revision::Revision;
 use countersign_mcp::session::Binding;
 use countersign_mcp::upstream::{Answer, Expects, Outbound, Outcome, Upstream as _};
 use countersign_mcp::{headers, lazy, relay};
+use countersign_oauth::obtain::{Identity, Purpose};
 use countersign_oauth::refresh::FreshError;
 use countersign_oauth::{Held, Party};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::attachments::NotAttached;
 use crate::http::connections::resource_of;
+use crate::mode_changes::{change_of, is_news};
 use crate::registry::is_vendors_own;
+use crate::user_keys::{Found, takes_keys};
 use crate::wiring::{App, store_error};
 
 pub(crate) mod answer;
@@ -120,6 +123,32 @@ pub(crate) fn connection_key(attachment: &Attachment, caller: &Caller) -> Option
     })
 }
 
+/// What Countersign obtains for a caller's calls to a server, where it needs no
+/// consent for it.
+pub(crate) fn purpose(attachment: &Attachment, caller: &Caller) -> Option<Purpose> {
+    let (server, provider) = (attachment.server(), attachment.provider()?);
+    let auth = &server.auth;
+    let identity = match auth.mode {
+        AuthMode::ServiceAccount => Identity::Service,
+        AuthMode::TokenExchange => Identity::User,
+        AuthMode::None | AuthMode::Static | AuthMode::UserDelegated => return None,
+    };
+    let scopes = match auth.required_scopes.is_empty() {
+        true => &provider.scopes,
+        false => &auth.required_scopes,
+    };
+    let mut resource = [&auth.resource, &provider.resource].into_iter().flatten();
+    let mut audience = [&auth.audience, &provider.audience].into_iter().flatten();
+    Some(Purpose {
+        identity,
+        user: caller.user.clone(),
+        team: caller.team.clone(),
+        scopes: scopes.clone(),
+        resource: resource.next().cloned().or_else(|| resource_of(server)),
+        audience: audience.next().cloned(),
+    })
+}
+
 /// Steps 4 to 8, and the resend of step 9: the upstream's answer, or what
 /// stood in the way.
 ///
@@ -139,6 +168,7 @@ pub(crate) async fn pass(
         Some(key) => app.oauth.load(key).await.map_err(|e| store_error(&e))?,
         None => None,
     };
+    let party = party(&attachment);
 
     // 5. Judge: operator's rules and policies, the connection, the preset.
     let call = Call {
@@ -150,20 +180,35 @@ pub(crate) async fn pass(
             .and_then(|p| p.arguments),
         host: attachment.host(),
     };
-    let ready = attachment
-        .admit(&exchange.caller, call.clone())?
-        .connected(held.as_ref().map(|h| &*h.connection), app.world.clock.now())?;
+    let admitted = attachment.admit(&exchange.caller, call.clone())?;
+    // Asked for on behalf of nobody who may not call.
+    let purpose = purpose(&attachment, &exchange.caller);
+    tell_of_change(app, &attachment, &exchange.caller).await?;
+    let held = match (&purpose, &party) {
+        (Some(purpose), Some(party)) => Some(
+            Box::pin(app.oauth.obtain(purpose, party))
+                .await
+                .map_err(fresh_error)?,
+        ),
+        _ => held,
+    };
+    let own_key = own_key(app, &attachment, &exchange.caller).await?;
+    let ready = match takes_keys(attachment.server()) {
+        true => admitted.keyed(own_key.as_ref().map(|found| &found.key))?,
+        false => {
+            admitted.connected(held.as_ref().map(|h| &*h.connection), app.world.clock.now())?
+        }
+    };
     app.recorder
         .note(&attachment, &call, held.as_ref().map(|h| &*h.connection));
     let judged = ready.judge()?;
     trace.decided_by(judged.decided_by());
 
-    // 6. Fresh.
-    let party = party(&attachment);
+    // 6. Fresh: what was obtained just now is.
     let credential = judged.credential().map(str::to_owned);
     let credential = credential.as_deref();
     let mut held = match (held, &party) {
-        (Some(held), Some(party)) => Some(
+        (Some(held), Some(party)) if key.is_some() => Some(
             app.oauth
                 .fresh(held, party, credential)
                 .await
@@ -171,7 +216,10 @@ pub(crate) async fn pass(
         ),
         (held, _) => held,
     };
-    trace.connected(held.as_ref().map(|h| &*h.connection));
+    trace.connected(match (&held, &own_key) {
+        (Some(held), _) => Some(&held.connection.id),
+        (None, own) => own.as_ref().map(|found| &found.key.id),
+    });
 
     // The user's word, where a policy wants it: last, so that nothing that
     // could still stand in the way uses it up.
@@ -183,7 +231,11 @@ pub(crate) async fn pass(
 
     // 7. Plan.
     let plan = Plan::new(permit, held.as_ref().map(|h| &*h.connection)).map_err(inject_error)?;
-    let key_of_server = static_key(app, &attachment).await?;
+    let generation = own_key.as_ref().map(|found| found.key.generation);
+    let key_of_server = match own_key {
+        Some(own) => own.sealed,
+        None => static_key(app, &attachment).await?,
+    };
 
     // 8. Send; and 9, as far as a refused token goes.
     let sender = Sender {
@@ -191,10 +243,15 @@ pub(crate) async fn pass(
         exchange,
         plan: &plan,
         api_key: key_of_server.as_ref(),
+        key_generation: generation,
         timeout: attachment.server().timeout,
     };
     let outcome = sender.send(ask, held.as_ref(), trace).await?;
     let outcome = match (outcome, key, party) {
+        (Outcome::Unauthorized(_), None, Some(party)) if purpose.is_some() => {
+            held = Box::pin(obtain_again(app, held, purpose.as_ref(), &party)).await?;
+            Box::pin(sender.send(ask, held.as_ref(), trace)).await?
+        }
         (Outcome::Unauthorized(_), Some(key), Some(party)) => {
             held = Box::pin(renew(app, held, &party, credential)).await?;
             let outcome = Box::pin(sender.send(ask, held.as_ref(), trace)).await?;
@@ -276,6 +333,8 @@ struct Sender<'a> {
     exchange: &'a Exchange,
     plan: &'a Plan,
     api_key: Option<&'a Sealed>,
+    /// Of a user's own key.
+    key_generation: Option<u64>,
     /// How long the headers of an answer may take.
     timeout: Duration,
 }
@@ -287,7 +346,8 @@ impl Sender<'_> {
         held: Option<&Held>,
         trace: &mut Trace,
     ) -> Result<Outcome, CallError> {
-        let generation = held.map_or(0, |h| h.connection.generation);
+        let generation = held.map(|h| h.connection.generation);
+        let generation = generation.or(self.key_generation).unwrap_or(0);
         let session = match &self.exchange.session {
             Some(session) => match session.upstream(self.app, generation).await? {
                 Some(upstream) => upstream.id().cloned(),
@@ -425,6 +485,24 @@ async fn renew(
     }
 }
 
+/// The same with a token that no user's consent stands behind.
+async fn obtain_again(
+    app: &App,
+    held: Option<Held>,
+    purpose: Option<&Purpose>,
+    party: &Party,
+) -> Result<Option<Held>, CallError> {
+    match (held, purpose) {
+        (Some(held), Some(purpose)) => Ok(Some(
+            app.oauth
+                .obtain_again(purpose, party, held)
+                .await
+                .map_err(fresh_error)?,
+        )),
+        (held, _) => Ok(held),
+    }
+}
+
 /// Still 401: the connection does not work at this upstream. One that other
 /// servers use too ends by the vendor's own word only: else any of them could
 /// end it for all.
@@ -475,6 +553,13 @@ fn settle(
     match outcome {
         Outcome::Answer(answer) => Ok(answer),
         Outcome::Status(status) => Ok(bare(status)),
+        Outcome::Unauthorized(_) if takes_keys(attachment.server()) => {
+            trace.decided_by("upstream");
+            Err(CallError::NeedsReauth {
+                provider: attachment.counterpart_label(),
+                reason: ReauthReason::UpstreamUnauthorized,
+            })
+        }
         Outcome::Unauthorized(_) => {
             trace.decided_by("upstream");
             Err(CallError::UpstreamUnavailable {
@@ -497,6 +582,41 @@ fn bare(status: StatusCode) -> Answer {
         kind: countersign_mcp::upstream::Kind::Empty,
         body: Bytes::new().into(),
     }
+}
+
+/// Whoever had his own account connected is asked before a server goes on for
+/// him as somebody else.
+async fn tell_of_change(
+    app: &App,
+    attachment: &Attachment,
+    caller: &Caller,
+) -> Result<(), CallError> {
+    let server = attachment.server();
+    if change_of(server).is_none() {
+        return Ok(());
+    }
+    let news = is_news(&app.world, &app.oauth, &caller.user, &caller.team, server).await;
+    if news.map_err(|e| store_error(&e))? {
+        return Err(CallError::NeedsReauth {
+            provider: attachment.counterpart_label(),
+            reason: ReauthReason::ProviderChanged,
+        });
+    }
+    Ok(())
+}
+
+/// The caller's own key, for a server that takes one.
+pub(crate) async fn own_key(
+    app: &App,
+    attachment: &Attachment,
+    caller: &Caller,
+) -> Result<Option<Found>, CallError> {
+    if !takes_keys(attachment.server()) {
+        return Ok(None);
+    }
+    let name = &attachment.server().name;
+    let found = app.keys.find(&caller.user, &caller.team, name).await;
+    found.map_err(|e| store_error(&e))
 }
 
 async fn static_key(app: &App, attachment: &Attachment) -> Result<Option<Sealed>, CallError> {

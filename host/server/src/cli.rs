@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 mod audit;
 mod check;
 mod client;
+mod connect_device;
 mod connections;
 mod input;
 mod login;

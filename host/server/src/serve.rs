@@ -44,6 +44,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         signals(SignalKind::interrupt())?,
     );
     let app = App::open(config).await?;
+    let keys = app.oauth.keep_signers().await;
+    keys.map_err(|e| StartError::Part(e.to_string()))?;
     tracing::info!(listen = %app.config.server.listen, public_url = %app.public_url, "serving");
     eprintln!(
         "Countersign serves {} (listening on {}).",
@@ -146,6 +148,9 @@ async fn keep_house(app: Arc<App>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         app.strangers.tell(&*app.world.audit, app.world.clock.now());
+        if let Err(error) = app.oauth.keep_signers().await {
+            tracing::warn!(%error, "the signing keys could not be kept in order");
+        }
         match app.world.records.sweep(app.world.clock.now()).await {
             Ok(0) => {}
             Ok(swept) => tracing::debug!(swept, "expired records removed"),

@@ -28,6 +28,7 @@ use crate::call::sessions::SessionCache;
 use crate::config::Config;
 use crate::opening::{Opened, OpeningError};
 use crate::registry::Registry;
+use crate::user_keys::UserKeys;
 
 /// Everything a request may need.
 pub struct App {
@@ -49,6 +50,8 @@ pub struct App {
     pub identity: Identity,
     /// The client of providers.
     pub oauth: Arc<Oauth>,
+    /// Users' own keys for servers.
+    pub keys: UserKeys,
     /// Servers as calls meet them.
     pub attachments: Attachments,
     /// The transport to MCP servers.
@@ -138,6 +141,7 @@ impl App {
         let keeper = ConnectionKeeper {
             oauth: Arc::clone(&oauth),
             registry: Arc::clone(&registry),
+            keys: UserKeys::new(world.clone()),
         };
         let identity = Identity::new(Parts {
             world: world.clone(),
@@ -166,6 +170,7 @@ impl App {
             states: States::new(&key("mcp request state")?),
             held: HeldCalls::default(),
             approvals: Approvals::new(world.clone(), key("approvals")?, public_url.clone()),
+            keys: UserKeys::new(world.clone()),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
             strangers: Arc::default(),

@@ -4,12 +4,15 @@ use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use url::Url;
 
 use super::wire::{Form, form_encode, header_value, set_headers};
-use super::{Asking, Exchange, Outgoing, RequestError, TokensRef};
+use super::{
+    Asking, Exchange, Outgoing, RequestError, Subject, Target, TokensRef, scope_parameters,
+};
 use crate::preset::{
     Body, BodyFormat, ClientAuthentication, Grant, Part, RedirectUriUse, Request, Rule, Slot,
     TokenRequest,
 };
 use crate::provider::TokenAuthMethod;
+use crate::scope::ScopeSet;
 use crate::secret::{Sealed, Secret};
 use crate::template::{Encoding, Slots, TemplateError, basic_credentials, fill, is_usable};
 use crate::tokens::{CredentialTokens, TokenSet};
@@ -35,7 +38,8 @@ impl Slots for Fillings<'_> {
     }
 }
 
-/// Makes the request that exchanges a code or a refresh token for tokens.
+/// Makes the request that exchanges something (a code, a refresh token, the
+/// client's own word, an assertion) for tokens.
 ///
 /// # Errors
 /// [`RequestError`]; nothing was sent.
@@ -43,10 +47,7 @@ pub fn token_request(
     asking: &Asking<'_>,
     exchange: &Exchange<'_>,
 ) -> Result<Outgoing, RequestError> {
-    let grant = match exchange {
-        Exchange::Code { .. } => Grant::AuthorizationCode,
-        Exchange::Refresh { .. } => Grant::RefreshToken,
-    };
+    let grant = exchange.grant();
     let described = asking.described(&grant);
     let url = asking.token_endpoint(&grant)?;
     let secret = asking.open_secret(&url)?;
@@ -54,13 +55,13 @@ pub fn token_request(
         Exchange::Refresh { tokens, .. } => {
             Some(TokenSet::open(tokens).map_err(|_| RequestError::Unreadable)?)
         }
-        Exchange::Code { .. } => None,
+        _ => None,
     };
     let tokens = match exchange {
         Exchange::Refresh { credential, .. } => opened
             .as_ref()
             .and_then(|set| set.credential(Some(credential))),
-        Exchange::Code { .. } => None,
+        _ => None,
     };
     let fillings = Fillings {
         client_id: &asking.provider.client_id,
@@ -69,6 +70,38 @@ pub fn token_request(
         with_access_token: false,
     };
     let mut form = Form::default();
+    add_grant(asking, exchange, &url, tokens, &mut form)?;
+    finish(asking, described, url, &fillings, form)
+}
+
+/// Makes the device authorization request (RFC 8628 §3.1).
+///
+/// # Errors
+/// [`RequestError`]; nothing was sent.
+pub fn device_request(asking: &Asking<'_>, target: Target<'_>) -> Result<Outgoing, RequestError> {
+    let url = asking.device_endpoint()?;
+    let secret = asking.open_secret(&url)?;
+    let fillings = Fillings {
+        client_id: &asking.provider.client_id,
+        client_secret: secret.as_ref(),
+        tokens: None,
+        with_access_token: false,
+    };
+    let mut form = Form::default();
+    form.add("client_id", fillings.client_id.as_bytes());
+    add_target(asking, &target, &mut form);
+    finish(asking, None, url, &fillings, form)
+}
+
+/// What every grant sends of its own.
+fn add_grant(
+    asking: &Asking<'_>,
+    exchange: &Exchange<'_>,
+    url: &Url,
+    tokens: Option<&CredentialTokens>,
+    form: &mut Form,
+) -> Result<(), RequestError> {
+    let described = asking.described(&exchange.grant());
     match exchange {
         Exchange::Code {
             code,
@@ -98,18 +131,104 @@ pub fn token_request(
             );
             form.add_resource(*resource);
         }
+        Exchange::ClientCredentials(target) => {
+            form.add("grant_type", b"client_credentials");
+            add_target(asking, target, form);
+        }
+        Exchange::TokenExchange { subject, target } => {
+            form.add(
+                "grant_type",
+                b"urn:ietf:params:oauth:grant-type:token-exchange",
+            );
+            let Subject::Host(assertion) = subject;
+            form.add("subject_token", assertion.token(url)?.expose());
+            form.add(
+                "subject_token_type",
+                b"urn:ietf:params:oauth:token-type:jwt",
+            );
+            form.add(
+                "requested_token_type",
+                b"urn:ietf:params:oauth:token-type:access_token",
+            );
+            add_target(asking, target, form);
+        }
+        Exchange::JwtBearer { subject, target } => {
+            let token = match subject {
+                Some(Subject::Host(assertion)) => assertion.token(url)?,
+                None => asking.own_assertion(described, url, target)?,
+            };
+            form.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
+            form.add("assertion", token.expose());
+            add_target(asking, target, form);
+        }
+        Exchange::DeviceCode {
+            device_code,
+            resource,
+        } => {
+            let code = device_code.open().map_err(|_| RequestError::Unreadable)?;
+            form.add(
+                "grant_type",
+                b"urn:ietf:params:oauth:grant-type:device_code",
+            );
+            form.add("device_code", code.expose());
+            form.add_resource(*resource);
+        }
     }
+    Ok(())
+}
+
+/// Scopes, resource and audience, as the provider takes them.
+fn add_target(asking: &Asking<'_>, target: &Target<'_>, form: &mut Form) {
+    for (name, value) in scope_texts(asking, target.scopes) {
+        form.add(&name, value.as_bytes());
+    }
+    form.add_resource(target.resource);
+    if let Some(audience) = target.audience {
+        form.add("audience", audience.as_bytes());
+    }
+}
+
+/// Scope parameters and their values; RFC 6749's one where the preset describes
+/// no authorization request that would say otherwise.
+pub(super) fn scope_texts(asking: &Asking<'_>, scopes: &ScopeSet) -> Vec<(String, String)> {
+    if asking.description.authorization.is_none() {
+        return (!scopes.is_empty())
+            .then(|| ("scope".to_owned(), scopes.join(" ")))
+            .into_iter()
+            .collect();
+    }
+    scope_parameters(asking.description, scopes)
+        .into_iter()
+        .filter(|parameter| !parameter.scopes.is_empty())
+        .map(|parameter| {
+            let separator = match parameter.separator.as_str() {
+                "" => " ",
+                separator => separator,
+            };
+            (parameter.name, parameter.scopes.join(separator))
+        })
+        .collect()
+}
+
+/// The client's proof, what the preset adds and takes away, and the encoding.
+fn finish(
+    asking: &Asking<'_>,
+    described: Option<&TokenRequest>,
+    url: Url,
+    fillings: &Fillings<'_>,
+    mut form: Form,
+) -> Result<Outgoing, RequestError> {
     let mut headers = plain_headers();
-    authenticate(asking, described, &fillings, &mut headers, &mut form)?;
+    authenticate(asking, described, fillings, &url, &mut headers, &mut form)?;
     if let Some(described) = described {
         form.0
             .retain(|(name, _)| !described.suppress.contains(name));
-        form.add_all(&described.parameters, asking.variables(), &fillings)?;
+        form.add_all(&described.parameters, asking.variables(), fillings)?;
         set_headers(
             &mut headers,
             &described.headers,
             asking.variables(),
-            &fillings,
+            fillings,
         )?;
     }
     let body = form.encode(
@@ -150,7 +269,9 @@ pub fn described_request(
         tokens: set.credential(credential),
         with_access_token: true,
     };
-    let with_secret = uses_client_secret(request);
+    // RFC 7009 §2.1: the client proves who it is as it does for tokens.
+    let as_for_tokens = request.url.is_empty() && request.client_authentication.is_none();
+    let with_secret = as_for_tokens || uses_client_secret(request);
     let url = if request.url.is_empty() {
         fallback
             .cloned()
@@ -184,7 +305,17 @@ pub fn described_request(
     let mut headers = plain_headers();
     let mut form = Form::default();
     if let Some(authentication) = &request.client_authentication {
-        apply(authentication, asking, &fillings, &mut headers, &mut form)?;
+        apply(
+            authentication,
+            asking,
+            &fillings,
+            &url,
+            &mut headers,
+            &mut form,
+        )?;
+    } else if as_for_tokens {
+        let described = asking.described(&Grant::RefreshToken);
+        authenticate(asking, described, &fillings, &url, &mut headers, &mut form)?;
     }
     set_headers(
         &mut headers,
@@ -251,6 +382,7 @@ pub fn revocation_request(
         asking,
         asking.described(&Grant::RefreshToken),
         &fillings,
+        &url,
         &mut headers,
         &mut form,
     )?;
@@ -292,11 +424,13 @@ fn plain_headers() -> HeaderMap {
 }
 
 /// Picks the way the client proves who it is: the record's, else the first of
-/// the preset's that there is a secret for, else Basic or nothing.
+/// the preset's that there is a secret or key for, else the key, Basic or
+/// nothing.
 fn authenticate(
     asking: &Asking<'_>,
     described: Option<&TokenRequest>,
     fillings: &Fillings<'_>,
+    url: &Url,
     headers: &mut HeaderMap,
     form: &mut Form,
 ) -> Result<(), RequestError> {
@@ -307,10 +441,16 @@ fn authenticate(
         Some(TokenAuthMethod::PrivateKeyJwt) => ClientAuthentication::PrivateKeyJwt,
         Some(TokenAuthMethod::None) => ClientAuthentication::None,
         None => {
+            let has_key = asking.client_key.is_some();
             let listed = described.map_or(&[][..], |d| &d.client_authentication);
-            let works =
-                |m: &&ClientAuthentication| has_secret || matches!(m, ClientAuthentication::None);
-            let default = if has_secret {
+            let works = |m: &&ClientAuthentication| match m {
+                ClientAuthentication::None => true,
+                ClientAuthentication::PrivateKeyJwt => has_key,
+                _ => has_secret,
+            };
+            let default = if has_key {
+                ClientAuthentication::PrivateKeyJwt
+            } else if has_secret {
                 ClientAuthentication::ClientSecretBasic
             } else {
                 ClientAuthentication::None
@@ -318,13 +458,14 @@ fn authenticate(
             listed.iter().find(works).cloned().unwrap_or(default)
         }
     };
-    apply(&method, asking, fillings, headers, form)
+    apply(&method, asking, fillings, url, headers, form)
 }
 
 fn apply(
     method: &ClientAuthentication,
     asking: &Asking<'_>,
     fillings: &Fillings<'_>,
+    url: &Url,
     headers: &mut HeaderMap,
     form: &mut Form,
 ) -> Result<(), RequestError> {
@@ -349,7 +490,14 @@ fn apply(
         }
         ClientAuthentication::None => form.add("client_id", fillings.client_id.as_bytes()),
         ClientAuthentication::PrivateKeyJwt => {
-            return Err(RequestError::Unsupported("private_key_jwt"));
+            // RFC 7523 §2.2.
+            let token = asking.client_assertion(url)?;
+            form.add("client_id", fillings.client_id.as_bytes());
+            form.add(
+                "client_assertion_type",
+                b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            );
+            form.add("client_assertion", token.expose());
         }
         ClientAuthentication::Custom(rules) => {
             for rule in rules {

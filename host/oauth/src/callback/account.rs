@@ -13,7 +13,7 @@ use crate::service::{Oauth, Party};
 impl Oauth {
     /// Who signed in, if the preset says how to find out. A provider that does
     /// not tell is no reason to refuse.
-    pub(super) async fn account(
+    pub(crate) async fn account(
         &self,
         party: &Party,
         asking: &Asking<'_>,

@@ -35,7 +35,7 @@ pub(super) fn check_issuer(party: &Party, parameters: &Parameters) -> Result<(),
 }
 
 /// A refusal by the provider, in the preset's words where it has some.
-pub(super) fn refusal(description: &Description, code: Option<&str>) -> Stop {
+pub(crate) fn refusal(description: &Description, code: Option<&str>) -> Stop {
     let code = code.unwrap_or("provider_error");
     let advice = description.advice(code).unwrap_or(match code {
         "access_denied" => {
@@ -93,7 +93,7 @@ pub(super) fn sealed_of<'a>(asking: &Asking<'a>) -> Option<&'a Sealed> {
 }
 
 /// Adds facts, each name once.
-pub(super) fn keep(
+pub(crate) fn keep(
     facts: &mut Vec<(String, String)>,
     new: impl IntoIterator<Item = (String, String)>,
 ) {
@@ -104,7 +104,7 @@ pub(super) fn keep(
 }
 
 /// What was asked for and not granted, if the preset does not refuse that.
-pub(super) fn judge_difference(
+pub(crate) fn judge_difference(
     description: &Description,
     asked: &ScopeSet,
     granted: &Granted,

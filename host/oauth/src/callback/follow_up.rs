@@ -16,7 +16,7 @@ use crate::service::{Oauth, Party};
 impl Oauth {
     /// Makes the preset's follow-up requests in order; each may use what the
     /// ones before captured.
-    pub(super) async fn follow_up(
+    pub(crate) async fn follow_up(
         &self,
         party: &Party,
         asking: &Asking<'_>,

@@ -13,7 +13,7 @@ use crate::service::{Oauth, Party};
 impl Oauth {
     /// Stores a new connection, or a new generation of the one there was (then
     /// `true`).
-    pub(super) async fn store(
+    pub(crate) async fn store(
         &self,
         flow: &Flow,
         party: &Party,
@@ -50,6 +50,7 @@ impl Oauth {
                 generation: old.map_or(1, |old| old.generation + 1),
                 created_at: old.map_or(now, |old| old.created_at),
                 updated_at: now,
+                consented_at: Some(now),
                 last_used_at: old.and_then(|old| old.last_used_at),
             };
             let document =

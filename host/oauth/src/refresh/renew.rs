@@ -137,16 +137,11 @@ impl Oauth {
             .ok_or_else(|| errand.ended(ReauthReason::Expired))?;
         let values = Values::resolve(description, &provider.settings, &connection.facts)
             .map_err(|e| cannot(e.to_string()))?;
-        let secret = self
-            .client_secret(provider)
+        let keys = self
+            .client_keys(provider)
             .await
             .map_err(|e| cannot(e.to_string()))?;
-        let asking = Asking {
-            provider,
-            description,
-            values: &values,
-            client_secret: secret.as_ref(),
-        };
+        let asking = self.asking(&errand.party, &values, &keys);
         let endpoint = asking
             .token_endpoint(&Grant::RefreshToken)
             .map_err(|e| cannot(e.to_string()))?;

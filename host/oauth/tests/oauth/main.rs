@@ -2,6 +2,7 @@
 //! answers as it is told. The real ones are in the workspace's `tests`.
 
 mod consent;
+mod device;
 mod links;
 mod refresh;
 mod replicas;

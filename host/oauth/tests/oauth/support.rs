@@ -318,6 +318,8 @@ pub(crate) fn provider() -> Provider {
         client_id: "client-1".into(),
         client_secret_ref: Some(SecretName::parse("FAKE_SECRET").unwrap()),
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: false,
         audience_hosts: vec![],

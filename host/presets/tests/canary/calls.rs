@@ -397,6 +397,7 @@ fn connection(preset: &str) -> Connection {
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
+        consented_at: None,
         last_used_at: None,
     }
 }
@@ -429,6 +430,10 @@ fn server(preset: &str, keyed: bool) -> Server {
             required_scopes: ScopeSet::default(),
             secret_ref: keyed.then(|| SecretName::parse("KEY").unwrap()),
             injection: None,
+            per_user: false,
+            resource: None,
+            audience: None,
+            changed: None,
         },
         connection: ConnectionUse::Shared,
         wait: Duration::from_secs(45),
@@ -458,6 +463,8 @@ fn provider(preset: &str, settings: &Value) -> Provider {
         client_id: "client".into(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: vec![host_of(preset)],

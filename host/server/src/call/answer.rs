@@ -102,7 +102,9 @@ async fn relayed(
         connection,
         secrets,
     } = passed;
-    if let Some(connection) = &connection {
+    if let Some(connection) = &connection
+        && !attachment.server().auth.is_obtained()
+    {
         note_use(app, connection);
     }
     let mut rules = Rules::of_request(request, exchange.revision, on_fault(exchange, request));

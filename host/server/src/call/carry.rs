@@ -6,6 +6,7 @@ use bytes::Bytes;
 use countersign_core::connection::{Connection, ReauthReason, Status};
 use countersign_core::decide::Attachment;
 use countersign_core::error::{CallError, ErrorFacts};
+use countersign_core::names::ProviderName;
 use countersign_core::ports::StoreError;
 use countersign_core::scope::ScopeSet;
 use countersign_mcp::answer::synthetic::Unconnected;
@@ -19,8 +20,10 @@ use http::{Response, StatusCode};
 use url::Url;
 
 use crate::call::answer::{new_session, seal};
-use crate::call::{Exchange, connection_key, held, look_up};
+use crate::call::{Exchange, connection_key, held, look_up, own_key};
 use crate::http::connections::resource_of;
+use crate::mode_changes::change_of;
+use crate::user_keys::takes_keys;
 use crate::wiring::{App, store_error};
 
 /// An error with all that is needed to say it.
@@ -105,7 +108,9 @@ impl Case {
         if let CallError::NeedsScopes { missing, .. } = &self.error {
             needed = needed.union(missing);
         }
+        let auth = &attachment.server().auth;
         connection.status(now, &needed, attachment.implications()).0 == Status::Connected
+            && !auth.asks_again(connection.consented_at())
     }
 }
 
@@ -126,7 +131,7 @@ fn without_browser(exchange: &Exchange, attachment: &Attachment, error: CallErro
         return error;
     }
     CallError::NeedsReauth {
-        provider: attachment.provider_label(),
+        provider: attachment.counterpart_label(),
         reason: ReauthReason::NoBrowserIdentity,
     }
 }
@@ -150,6 +155,14 @@ async fn link(
     attachment: &Attachment,
     error: &CallError,
 ) -> Result<Option<String>, StoreError> {
+    if takes_keys(attachment.server()) {
+        return Ok(Some(crate::http::keys::page_of(app, attachment.server())));
+    }
+    if attachment.server().auth.is_obtained() {
+        // Nothing can be connected; there may be something to know.
+        let server = attachment.server();
+        return Ok(change_of(server).map(|_| crate::http::changes::page_of(app, server)));
+    }
     let Some(provider) = attachment.provider() else {
         return Ok(None);
     };
@@ -255,12 +268,12 @@ fn stand_in(
         return None;
     }
     let attachment = look_up(app, &exchange.server).ok()?;
-    let provider = attachment.provider()?;
+    let name = counterpart(&attachment)?;
     let unconnected = Unconnected {
         server: &exchange.server,
         display_name: &attachment.server().display_name,
-        provider: &provider.name,
-        provider_display_name: &provider.display_name,
+        provider: &name,
+        provider_display_name: &attachment.counterpart_label(),
     };
     let response = match &*request.method {
         "initialize" => {
@@ -283,6 +296,19 @@ fn stand_in(
     Some(response.map(AnswerBody::from))
 }
 
+/// Where an account is missing: the provider, else the server that takes a key
+/// of each user's own.
+fn counterpart(attachment: &Attachment) -> Option<ProviderName> {
+    match attachment.provider() {
+        Some(provider) => Some(provider.name.clone()),
+        // Both are named by the same rule.
+        None if takes_keys(attachment.server()) => {
+            ProviderName::parse(attachment.server().name.as_str()).ok()
+        }
+        None => None,
+    }
+}
+
 /// Whether it may be the stand-in's own tool that is called.
 pub(crate) fn is_connect_tool(request: &Request<'_>) -> bool {
     let named = |name: &str| name.starts_with("connect_");
@@ -298,11 +324,19 @@ pub(crate) async fn connect_tool(
 ) -> Option<Result<Response<AnswerBody>, CallError>> {
     let name = request.name()?.strip_prefix("connect_")?;
     let attachment = look_up(app, &exchange.server).ok()?;
-    let provider = attachment.provider().filter(|p| p.name.as_str() == name)?;
-    let key = connection_key(&attachment, &exchange.caller)?;
-    let connection = match app.oauth.load(&key).await {
-        Ok(held) => held.map(|h| h.connection),
-        Err(error) => return Some(Err(store_error(&error))),
+    let provider = counterpart(&attachment).filter(|p| p.as_str() == name)?;
+    let keyed = takes_keys(attachment.server());
+    let own_key = match own_key(app, &attachment, &exchange.caller).await {
+        Ok(own) => own,
+        Err(error) => return Some(Err(error)),
+    };
+    let connection = match connection_key(&attachment, &exchange.caller) {
+        Some(key) => match app.oauth.load(&key).await {
+            Ok(held) => held.map(|h| h.connection),
+            Err(error) => return Some(Err(store_error(&error))),
+        },
+        None if keyed => None,
+        None => return None,
     };
     let call = countersign_core::preset::Call {
         method: "tools/list",
@@ -314,14 +348,18 @@ pub(crate) async fn connect_tool(
         Ok(admitted) => admitted,
         Err(error) => return Some(Err(error)),
     };
-    if let Err(error) = admitted.connected(connection.as_deref(), app.world.clock.now()) {
+    let ready = match keyed {
+        true => admitted.keyed(own_key.as_ref().map(|found| &found.key)),
+        false => admitted.connected(connection.as_deref(), app.world.clock.now()),
+    };
+    if let Err(error) = ready {
         return Some(Err(error));
     }
     let unconnected = Unconnected {
         server: &exchange.server,
         display_name: &attachment.server().display_name,
-        provider: &provider.name,
-        provider_display_name: &provider.display_name,
+        provider: &provider,
+        provider_display_name: &attachment.counterpart_label(),
     };
     Some(Ok(unconnected
         .connected(request, exchange.revision)

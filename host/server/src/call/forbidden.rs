@@ -26,6 +26,9 @@ pub(super) fn by_upstream(attachment: &Attachment, challenge: &Challenge) -> Cal
         _ => ScopeSet::default(),
     };
     if challenge.is_insufficient_scope() && (1..=MOST_SCOPES).contains(&missing.len()) {
+        if attachment.server().auth.is_obtained() {
+            return attachment.out_of_reach(&missing);
+        }
         return CallError::NeedsScopes {
             provider: attachment.provider_label(),
             missing,

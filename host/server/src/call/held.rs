@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_core::connection::Connection;
+use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
 use countersign_core::names::{ClientId, ServerName, TeamName, UserName};
 use countersign_core::ports::{
@@ -23,7 +24,9 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use crate::call::carry::{self, Case};
-use crate::call::{Exchange, answer, connection_key};
+use crate::call::{Exchange, answer, connection_key, own_key};
+use crate::mode_changes::{change_of, is_news};
+use crate::user_keys::takes_keys;
 use crate::wiring::App;
 
 /// How many calls of one user are held at once.
@@ -37,6 +40,9 @@ const LINKS: usize = 10_000;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long after a call gave up its client still hears that the user is done.
 const AFTERWARDS: Duration = Duration::from_secs(30 * 60);
+
+/// How often it is looked whether a key was given.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// For so many seconds after the user is done a client is waited for that is
 /// not listening.
@@ -467,6 +473,16 @@ pub(crate) async fn mended(app: &App, exchange: &Exchange, case: &Case, limit: D
             .answered(&exchange.caller.user, id, limit)
             .await;
     }
+    if let Some(attachment) = case.attachment.as_deref()
+        && takes_keys(attachment.server())
+    {
+        return key_given(app, exchange, attachment, limit).await;
+    }
+    if let Some(attachment) = case.attachment.as_deref()
+        && change_of(attachment.server()).is_some()
+    {
+        return seen(app, exchange, attachment, limit).await;
+    }
     let Some(key) = case
         .attachment
         .as_deref()
@@ -483,6 +499,47 @@ pub(crate) async fn mended(app: &App, exchange: &Exchange, case: &Case, limit: D
             false
         }
     }
+}
+
+/// Waits until the user has seen what changed.
+async fn seen(app: &App, exchange: &Exchange, attachment: &Attachment, limit: Duration) -> bool {
+    let (caller, server) = (&exchange.caller, attachment.server());
+    let seen = async {
+        loop {
+            let news = is_news(&app.world, &app.oauth, &caller.user, &caller.team, server).await;
+            if matches!(news, Ok(false)) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(limit, seen).await.is_ok()
+}
+
+/// Waits until the user has given a key, or another than the one there was.
+async fn key_given(
+    app: &App,
+    exchange: &Exchange,
+    attachment: &Attachment,
+    limit: Duration,
+) -> bool {
+    let look = async || {
+        let found = own_key(app, attachment, &exchange.caller).await;
+        found.ok().flatten().map(|found| found.key)
+    };
+    let before = look().await.map(|key| key.generation);
+    let given = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Some(key) = look().await
+                && Some(key.generation) != before
+                && key.is_for(attachment.server())
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(limit, given).await.is_ok()
 }
 
 /// After a call gave up: its client hears on its listening stream when the

@@ -6,7 +6,6 @@ use countersign_core::caller::Caller;
 use countersign_core::connection::Connection;
 use countersign_core::decide::Attachment;
 use countersign_core::preset::{GrantFacts, PresetFault};
-use countersign_core::server::AuthMode;
 use countersign_mcp::revision::Revision;
 use countersign_mcp::rewrite::{Filter, private_filter, tools_filter};
 use countersign_mcp::upstream::UpstreamFault;
@@ -29,7 +28,7 @@ impl Listed<'_> {
         secrets: Secrets,
     ) -> Option<Filter> {
         let attachment = self.attachment;
-        let depends_on_user = attachment.server().auth.mode == AuthMode::UserDelegated;
+        let depends_on_user = attachment.server().auth.is_personal();
         if self.method != "tools/list" {
             return if depends_on_user {
                 private_filter(self.revision, self.method)

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use countersign_core::audit::{AuditEvent, CallRecord, Outcome};
 use countersign_core::caller::Caller;
-use countersign_core::connection::Connection;
 use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
-use countersign_core::names::{ProviderName, ServerName, UserName};
+use countersign_core::names::{ConnectionId, ProviderName, ServerName, UserName};
 use countersign_core::preset::PresetFault;
 use countersign_mcp::envelope::Message;
 use countersign_mcp::relay::StreamEnd;
@@ -88,8 +87,8 @@ impl Trace {
         self.decided_by = Some(rule);
     }
 
-    pub(crate) fn connected(&mut self, connection: Option<&Connection>) {
-        let id = connection.map(|c| c.id.to_string());
+    pub(crate) fn connected(&mut self, connection: Option<&ConnectionId>) {
+        let id = connection.map(ToString::to_string);
         if let Some(call) = self.call() {
             call.connection = id;
         }

@@ -112,6 +112,12 @@ pub(super) struct Write {
     /// Name of the secret with the private key of private_key_jwt
     #[arg(long, value_name = "NAME")]
     private_key_ref: Option<String>,
+    /// By which the provider knows that key (the kid of what it signs)
+    #[arg(long, value_name = "ID")]
+    private_key_id: Option<String>,
+    /// What it signs with [default: what its kind of key does; RS256 for RSA]
+    #[arg(long, value_name = "ALG", value_parser = ["RS256", "PS256", "ES256", "ES384", "EdDSA"])]
+    token_auth_signing_alg: Option<String>,
     /// Scopes that connections ask for at least
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
@@ -189,6 +195,12 @@ impl Write {
         put_text(&mut body, "client_id", self.client_id);
         put_text(&mut body, "client_secret_ref", self.client_secret_ref);
         put_text(&mut body, "private_key_ref", self.private_key_ref);
+        put_text(&mut body, "private_key_id", self.private_key_id);
+        put_text(
+            &mut body,
+            "token_endpoint_auth_signing_alg",
+            self.token_auth_signing_alg,
+        );
         put_text(
             &mut body,
             "token_endpoint_auth_method",

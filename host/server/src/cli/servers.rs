@@ -44,9 +44,37 @@ pub(super) struct Write {
     /// Scopes every connection needs for this server
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     user_oauth_scopes: Option<Vec<String>>,
+    /// The provider that Countersign is a client of for all users (service-account)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["user_oauth_provider", "exchange_provider"])]
+    service_oauth_provider: Option<String>,
+    /// Scopes of that access
+    #[arg(
+        long,
+        value_name = "SCOPES",
+        value_delimiter = ',',
+        conflicts_with = "user_oauth_scopes"
+    )]
+    service_oauth_scopes: Option<Vec<String>>,
+    /// The provider that gives a token for each user (token-exchange)
+    #[arg(long, value_name = "PROVIDER", conflicts_with = "user_oauth_provider")]
+    exchange_provider: Option<String>,
+    /// Scopes of those tokens
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',', conflicts_with_all = ["user_oauth_scopes", "service_oauth_scopes"])]
+    exchange_scopes: Option<Vec<String>>,
+    /// RFC 8707 resource of those tokens, instead of the provider's
+    /// (service-account, token-exchange)
+    #[arg(long, value_name = "URI")]
+    resource: Option<String>,
+    /// Audience of those tokens, instead of the provider's (service-account,
+    /// token-exchange)
+    #[arg(long, value_name = "TEXT")]
+    audience: Option<String>,
     /// Name of the secret with the key (static)
     #[arg(long, value_name = "NAME")]
     static_secret_ref: Option<String>,
+    /// Each user gives a key of his own (static)
+    #[arg(long, conflicts_with = "static_secret_ref")]
+    static_per_user: bool,
     /// The provider whose preset says how the key is sent or what is signed
     /// with it (static)
     #[arg(long, value_name = "PROVIDER", conflicts_with = "user_oauth_provider")]
@@ -116,26 +144,70 @@ impl Write {
         if !tools.is_empty() {
             body.insert("tools".to_owned(), Value::Object(tools));
         }
-        let mode =
-            self.auth.or_else(
-                || match (&self.user_oauth_provider, &self.static_secret_ref) {
-                    (Some(p), None) if !p.is_empty() => Some("user-delegated".into()),
-                    (None, Some(s)) if !s.is_empty() => Some("static".into()),
-                    _ => None,
-                },
-            );
+        let given = |option: &Option<String>| option.as_ref().is_some_and(|o| !o.is_empty());
+        let implied = [
+            (given(&self.user_oauth_provider), "user-delegated"),
+            (given(&self.service_oauth_provider), "service-account"),
+            (given(&self.exchange_provider), "token-exchange"),
+            (
+                given(&self.static_secret_ref) || self.static_per_user,
+                "static",
+            ),
+        ];
+        // Two that imply different modes imply none.
+        let mut implied = implied.iter().filter(|(given, _)| *given);
+        let implied = match (implied.next(), implied.next()) {
+            (Some((_, mode)), None) => Some((*mode).to_owned()),
+            _ => None,
+        };
+        let mode = self.auth.or(implied);
         // Another mode leaves nothing of the one before.
         let mut auth = match mode.as_deref() {
-            Some("none") => clear(&["provider", "required_scopes", "secret_ref", "injection"]),
-            Some("static") => clear(&["provider", "required_scopes"]),
-            Some(_) => clear(&["secret_ref"]),
+            Some("none") => clear(&[
+                "provider",
+                "required_scopes",
+                "secret_ref",
+                "injection",
+                "per_user",
+                "resource",
+                "audience",
+            ]),
+            Some("static") if self.static_per_user => clear(&[
+                "provider",
+                "required_scopes",
+                "secret_ref",
+                "resource",
+                "audience",
+            ]),
+            Some("static") => clear(&[
+                "provider",
+                "required_scopes",
+                "per_user",
+                "resource",
+                "audience",
+            ]),
+            Some("user-delegated") => clear(&["secret_ref", "per_user", "resource", "audience"]),
+            Some(_) => clear(&["secret_ref", "per_user"]),
             None => Map::new(),
         };
         put_text(&mut auth, "mode", mode);
-        let provider = self.static_provider.or(self.user_oauth_provider);
+        let provider = self
+            .static_provider
+            .or(self.user_oauth_provider)
+            .or(self.service_oauth_provider)
+            .or(self.exchange_provider);
         put_text(&mut auth, "provider", provider);
-        put_list(&mut auth, "required_scopes", self.user_oauth_scopes);
+        let scopes = self
+            .user_oauth_scopes
+            .or(self.service_oauth_scopes)
+            .or(self.exchange_scopes);
+        put_list(&mut auth, "required_scopes", scopes);
+        put_text(&mut auth, "resource", self.resource);
+        put_text(&mut auth, "audience", self.audience);
         put_text(&mut auth, "secret_ref", self.static_secret_ref);
+        if self.static_per_user {
+            auth.insert("per_user".to_owned(), true.into());
+        }
         match self.header_name.as_deref() {
             Some("") => {
                 auth.insert("injection".to_owned(), Value::Null);
@@ -233,8 +305,21 @@ mod tests {
             ),
             json!({
                 "command": null, "url": "https://n.example/mcp",
-                "auth": {"secret_ref": null, "mode": "user-delegated", "provider": "idp", "required_scopes": ["a", "b"]},
+                "auth": {"secret_ref": null, "per_user": null, "resource": null, "audience": null,
+                         "mode": "user-delegated", "provider": "idp", "required_scopes": ["a", "b"]},
             })
+        );
+        assert_eq!(
+            body("notes|--service-oauth-provider|idp|--service-oauth-scopes|a|--audience|notes"),
+            json!({"auth": {"secret_ref": null, "per_user": null, "mode": "service-account", "provider": "idp",
+                            "required_scopes": ["a"], "audience": "notes"}})
+        );
+        assert_eq!(
+            body(
+                "notes|--auth|token-exchange|--exchange-provider|idp|--exchange-scopes|a,b|--resource|https://n.example/"
+            ),
+            json!({"auth": {"secret_ref": null, "per_user": null, "mode": "token-exchange", "provider": "idp",
+                            "required_scopes": ["a", "b"], "resource": "https://n.example/"}})
         );
         assert_eq!(
             body(
@@ -242,13 +327,20 @@ mod tests {
             ),
             json!({
                 "enabled": false,
-                "auth": {"provider": null, "required_scopes": null, "mode": "static", "secret_ref": "KEY",
+                "auth": {"provider": null, "required_scopes": null, "per_user": null, "resource": null,
+                         "audience": null, "mode": "static", "secret_ref": "KEY",
                          "injection": {"header_name": "X-Api-Key", "header_prefix": ""}},
             })
         );
         assert_eq!(
             body("notes|--static-secret-ref|AWS_KEY|--static-provider|aws"),
-            json!({"auth": {"provider": "aws", "required_scopes": null, "mode": "static", "secret_ref": "AWS_KEY"}})
+            json!({"auth": {"provider": "aws", "required_scopes": null, "per_user": null, "resource": null,
+                            "audience": null, "mode": "static", "secret_ref": "AWS_KEY"}})
+        );
+        assert_eq!(
+            body("notes|--static-per-user"),
+            json!({"auth": {"provider": null, "required_scopes": null, "secret_ref": null, "resource": null,
+                            "audience": null, "mode": "static", "per_user": true}})
         );
         assert_eq!(
             body("notes|--deny-tools|delete_*|--team|"),

@@ -18,13 +18,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::registry::Registry;
+use crate::user_keys::UserKeys;
 
 mod audit;
 mod auth;
 mod body;
 mod connections;
 mod decisions;
+mod device;
 mod filter;
+mod keys;
 mod list;
 mod policies;
 mod presets;
@@ -54,6 +57,8 @@ pub struct ApiState {
     pub identity: Identity,
     /// Connections.
     pub oauth: Arc<Oauth>,
+    /// Users' own keys for servers.
+    pub keys: UserKeys,
     /// What decisions were made by.
     pub recorder: Arc<crate::replay::Recorder>,
     /// The audit log, for reading.
@@ -149,6 +154,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(tokens::delete))
         .routes(routes!(connections::list, connections::create))
         .routes(routes!(connections::get, connections::delete))
+        .routes(routes!(keys::put, keys::delete))
+        .routes(routes!(device::create))
+        .routes(routes!(device::get, device::decide))
         .routes(routes!(policies::list, policies::create))
         .routes(routes!(policies::preview))
         .routes(routes!(policies::get, policies::update, policies::delete))

@@ -9,11 +9,13 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use countersign_core::connection::ConnectionKey;
 use countersign_core::names::{ProviderName, TeamName};
+use countersign_core::provider::GrantType;
 use countersign_core::scope::ScopeSet;
 use countersign_core::template::{self, Values};
 use countersign_identity::BrowserSession;
 use countersign_oauth::Party;
 use countersign_oauth::consent::{AskedBy, Begin, ReturnTo};
+use countersign_oauth::device;
 use countersign_oauth::links::{Link, LinkError};
 use countersign_pages::Page;
 use countersign_pages::parts::{self, Look};
@@ -44,10 +46,10 @@ struct ConnectQuery {
 /// What the page's button sends.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConnectForm {
-    csrf: String,
+pub(super) struct ConnectForm {
+    pub(super) csrf: String,
     #[serde(default)]
-    link: Option<String>,
+    pub(super) link: Option<String>,
     #[serde(default)]
     team: Option<String>,
     #[serde(default)]
@@ -55,7 +57,7 @@ struct ConnectForm {
 }
 
 /// What is about to be connected.
-struct Wish {
+pub(super) struct Wish {
     team: TeamName,
     resource: Option<Url>,
     scopes: ScopeSet,
@@ -157,21 +159,37 @@ async fn page(
     } else {
         "Connect"
     };
+    let of = html! {
+        @if let Some(link) = link { (parts::hidden("link", link)) }
+        @else {
+            (parts::hidden("team", wish.team.as_str()))
+            @if let Some(resource) = &wish.resource { (parts::hidden("resource", resource.as_str())) }
+        }
+    };
+    let browser = party
+        .provider
+        .grant_types
+        .contains(&GrantType::AuthorizationCode);
+    let by_redirect = format!("/connect/{}", party.provider.name);
+    let by_code = format!("{by_redirect}/device");
     let body = html! {
         p { "Let your agents use your " (name) " account, through Countersign. "
             "You sign in at " (name) " itself: no agent sees your password or the key that " (name) " hands out." }
         (parts::facts(rows))
-        (parts::form(&format!("/connect/{}", party.provider.name), &session.csrf, html! {
-            @if let Some(link) = link { (parts::hidden("link", link)) }
-            @else {
-                (parts::hidden("team", wish.team.as_str()))
-                @if let Some(resource) = &wish.resource { (parts::hidden("resource", resource.as_str())) }
-            }
+        (parts::form(if browser { &by_redirect } else { &by_code }, &session.csrf, html! {
+            (of)
             (parts::actions(html! {
                 (parts::link_button(Look::Plain, "Not now", "/connections"))
                 (parts::button(Look::Primary, label))
             }))
         }))
+        @if browser && device::is_on(party) {
+            (parts::form(&by_code, &session.csrf, html! {
+                (of)
+                p { "If you are signed in to " (name) " on another device only, a code that you type there does it, too." }
+                (parts::actions(parts::button(Look::Plain, "Use a code")))
+            }))
+        }
     };
     let mut page = Page::new(format!("{label} {name}"))
         .viewer(viewer(session))
@@ -254,37 +272,11 @@ async fn start(
         Ok(party) => party,
         Err(page) => return page,
     };
-    let wish = match form.link.as_deref() {
-        Some(id) => match app.oauth.take_link(id, &session.user).await {
-            Ok(link) if link.provider == party.provider.name => Wish::from(link),
-            Ok(_) => return link_refused(&session, &LinkError::Unknown),
-            Err(error) => return link_refused(&session, &error),
-        },
-        None => match own_wish(
-            &app,
-            &session,
-            &party,
-            form.team.as_deref(),
-            form.resource.as_deref(),
-        ) {
-            Ok(wish) => wish,
-            Err(page) => return page,
-        },
+    let wish = match wish_of(&app, &session, &party, &form).await {
+        Ok(wish) => wish,
+        Err(page) => return page,
     };
-    let begin = Begin {
-        user: session.user.clone(),
-        team: wish.team,
-        session: session.id.clone(),
-        resource: wish.resource,
-        scopes: wish.scopes,
-        return_to: if form.link.is_some() {
-            ReturnTo::Agent
-        } else {
-            ReturnTo::Connections
-        },
-        bare_callback: false,
-        asked_by: wish.asked_by,
-    };
+    let begin = begin_of(&session, wish, form.link.is_some());
     match app.oauth.begin(begin, &party).await {
         Ok(url) => Redirect::to(url.as_str()).into_response(),
         Err(error) => {
@@ -296,6 +288,42 @@ async fn start(
                 &error.to_string(),
             )
         }
+    }
+}
+
+/// What the form is for; a link is used up.
+pub(super) async fn wish_of(
+    app: &App,
+    session: &BrowserSession,
+    party: &Party,
+    form: &ConnectForm,
+) -> Result<Wish, Response> {
+    let Some(id) = form.link.as_deref() else {
+        let (team, resource) = (form.team.as_deref(), form.resource.as_deref());
+        return own_wish(app, session, party, team, resource);
+    };
+    match app.oauth.take_link(id, &session.user).await {
+        Ok(link) if link.provider == party.provider.name => Ok(Wish::from(link)),
+        Ok(_) => Err(link_refused(session, &LinkError::Unknown)),
+        Err(error) => Err(link_refused(session, &error)),
+    }
+}
+
+/// What a consent in this browser begins with.
+pub(super) fn begin_of(session: &BrowserSession, wish: Wish, from_link: bool) -> Begin {
+    Begin {
+        user: session.user.clone(),
+        team: wish.team,
+        session: session.id.clone(),
+        resource: wish.resource,
+        scopes: wish.scopes,
+        return_to: if from_link {
+            ReturnTo::Agent
+        } else {
+            ReturnTo::Connections
+        },
+        bare_callback: false,
+        asked_by: wish.asked_by,
     }
 }
 
@@ -363,7 +391,11 @@ fn own_wish(
     clippy::result_large_err,
     reason = "the error is the whole answer, made once"
 )]
-fn party(app: &App, provider: &str, session: &BrowserSession) -> Result<Party, Response> {
+pub(super) fn party(
+    app: &App,
+    provider: &str,
+    session: &BrowserSession,
+) -> Result<Party, Response> {
     let unknown = || {
         refuse(
             session,

@@ -12,7 +12,7 @@ use countersign_core::connection::{Connection, ConnectionKey, ReauthReason, Stat
 use countersign_core::names::{ClientId, ProviderName, TeamName};
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Implications, ScopeSet};
-use countersign_core::server::{AuthMode, ConnectionUse, Server, Target};
+use countersign_core::server::{AuthMode, ConnectionUse, Server, ServerAuth, Target};
 use countersign_identity::BrowserSession;
 use countersign_identity::tokens::AgentView;
 use countersign_pages::parts::{self, Look, Tone};
@@ -22,7 +22,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use url::Url;
 
+use crate::mode_changes::{change_of, is_news};
 use crate::registry::Snapshot;
+use crate::user_keys::takes_keys;
 use crate::wiring::App;
 
 /// `/connections` and what its buttons do.
@@ -50,6 +52,8 @@ pub(crate) struct Need {
     pub(crate) servers: Vec<String>,
     /// What its consent asks for.
     pub(crate) scopes: ScopeSet,
+    /// Whether a consent of this time is too old for one of the servers.
+    auths: Vec<ServerAuth>,
     /// What calls need of it. Providers may leave others (`openid`) out of
     /// what they say they granted.
     required: ScopeSet,
@@ -69,7 +73,7 @@ pub(crate) fn server_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a
     servers.find(|s| s.name.as_str() == name)
 }
 
-fn is_open(server: &Server, caller: &Caller) -> bool {
+pub(super) fn is_open(server: &Server, caller: &Caller) -> bool {
     server.enabled && (server.teams.is_empty() || server.teams.contains(&caller.team))
 }
 
@@ -97,13 +101,27 @@ pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
             resource,
             servers: Vec::new(),
             scopes: provider.scopes.clone(),
+            auths: Vec::new(),
             required: ScopeSet::default(),
         });
         need.servers.push(server.display_name.clone());
+        need.auths.push(server.auth.clone());
         need.scopes = need.scopes.union(&server.auth.required_scopes);
         need.required = need.required.union(&server.auth.required_scopes);
     }
     needs.into_values().collect()
+}
+
+/// Of the servers open to this user those that are such, by name.
+fn open_to<'a>(
+    snapshot: &'a Snapshot,
+    caller: &Caller,
+    such: impl Fn(&Server) -> bool,
+) -> Vec<&'a Server> {
+    let all = snapshot.servers.values().map(|s| &*s.value);
+    let mut open: Vec<&Server> = all.filter(|s| is_open(s, caller) && such(s)).collect();
+    open.sort_by(|a, b| a.name.cmp(&b.name));
+    open
 }
 
 async fn show(
@@ -134,6 +152,20 @@ async fn show(
         });
         let connection = at.map(|at| connections.remove(at));
         cards.push(card(&app, &session, need, connection.as_ref()));
+    }
+    let (user, team) = (&session.user, &session.caller.team);
+    for server in open_to(&snapshot, &session.caller, takes_keys) {
+        match app.keys.find(user, team, &server.name).await {
+            Ok(found) => cards.push(super::keys::card(&session, server, found.as_ref())),
+            Err(error) => return crate::http::store_failed(&error),
+        }
+    }
+    for server in open_to(&snapshot, &session.caller, |s| change_of(s).is_some()) {
+        match is_news(&app.world, &app.oauth, user, team, server).await {
+            Ok(true) => cards.push(super::changes::card(server)),
+            Ok(false) => {}
+            Err(error) => return crate::http::store_failed(&error),
+        }
     }
     let rest: Vec<Markup> = connections
         .iter()
@@ -239,7 +271,13 @@ fn card(
     }
     let now = app.world.clock.now();
     let (status, reason) = connection.map_or((Status::NotConnected, None), |c| {
-        c.status(now, &need.required, &implications)
+        let consented = c.consented_at();
+        match c.status(now, &need.required, &implications) {
+            (Status::Connected, _) if need.auths.iter().any(|a| a.asks_again(consented)) => {
+                (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
+            }
+            standing => standing,
+        }
     });
     let (tone, word) = badge(status);
     let mut rows = vec![("Used by", html! { (need.servers.join(", ")) })];
@@ -321,7 +359,7 @@ fn facts(connection: &Connection) -> Vec<(&'static str, Markup)> {
     rows
 }
 
-fn scope_chips(scopes: &ScopeSet) -> Markup {
+pub(super) fn scope_chips(scopes: &ScopeSet) -> Markup {
     if scopes.is_empty() {
         return html! { "what the provider grants by default" };
     }
@@ -381,7 +419,7 @@ fn advice(status: Status, reason: Option<ReauthReason>, provider: &str) -> Optio
         (_, ReauthReason::Idle) => format!("It went unused for longer than {provider} allows. Reconnect to go on."),
         (_, ReauthReason::ClientRejected) => format!("{provider} does not accept Countersign at the moment. Tell your administrator: the client id or secret has to be checked."),
         (_, ReauthReason::ProviderError) => format!("{provider} refuses to renew the access. Reconnect to go on."),
-        (_, ReauthReason::ProviderChanged) => "An administrator changed the provider's or server's address; nothing is sent there until you connect again.".to_owned(),
+        (_, ReauthReason::ProviderChanged) => "An administrator changed the provider's or server's address, or whose account the server is used with; nothing is sent there until you connect again.".to_owned(),
         (_, ReauthReason::UpstreamUnauthorized) => "The server no longer accepts this access. Reconnect to go on.".to_owned(),
         (_, ReauthReason::Suspended | ReauthReason::NoBrowserIdentity) => return None,
     })

@@ -23,9 +23,13 @@ pub mod address;
 pub mod admin;
 pub mod api;
 pub mod approve;
+pub mod changes;
 pub mod connect;
 pub mod connected;
 pub mod connections;
+pub mod device;
+pub mod jwks;
+pub mod keys;
 pub mod mcp;
 pub mod strangers;
 
@@ -42,6 +46,7 @@ pub fn router(app: &Arc<App>) -> Router {
         registry: Arc::clone(&app.registry),
         identity: app.identity.clone(),
         oauth: Arc::clone(&app.oauth),
+        keys: app.keys.clone(),
         recorder: Arc::clone(&app.recorder),
         audit: Arc::clone(&app.audit),
         public_url: app.public_url.clone(),
@@ -52,6 +57,10 @@ pub fn router(app: &Arc<App>) -> Router {
         .merge(connected::routes())
         .merge(approve::routes())
         .merge(connections::routes())
+        .merge(device::routes())
+        .merge(jwks::routes())
+        .merge(keys::routes())
+        .merge(changes::routes())
         .merge(admin::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::hosts::HostPattern;
+use countersign_core::jwt::Algorithm;
 use countersign_core::names::{PresetName, ProviderName, SecretName};
 use countersign_core::preset::{Description, Pkce};
 use countersign_core::provider::{GrantType, Provider, TokenAuthMethod, duration_text};
@@ -55,6 +56,12 @@ pub struct ProviderInput {
     /// Name of the secret that holds the private key of `private_key_jwt`.
     #[schema(pattern = "^[A-Z][A-Z0-9_]*$")]
     pub private_key_ref: Option<String>,
+    /// By which the provider knows that key: the `kid` of what it signs.
+    pub private_key_id: Option<String>,
+    /// What it signs with, where an RSA key leaves the choice: `RS256` or
+    /// `PS256`.
+    #[schema(value_type = Option<String>)]
+    pub token_endpoint_auth_signing_alg: Option<Algorithm>,
     /// Scopes that connections ask for at least.
     pub scopes: Option<Vec<String>>,
     /// Refuse to go on without PKCE; true unless the preset knows none.
@@ -97,6 +104,8 @@ impl From<&Provider> for ProviderInput {
             client_id: p.client_id.clone(),
             client_secret_ref: p.client_secret_ref.as_ref().map(ToString::to_string),
             private_key_ref: p.private_key_ref.as_ref().map(ToString::to_string),
+            private_key_id: p.private_key_id.clone(),
+            token_endpoint_auth_signing_alg: p.token_endpoint_auth_signing_alg,
             scopes: Some(p.scopes.iter().map(ToString::to_string).collect()),
             require_pkce: Some(p.require_pkce),
             audience_hosts: Some(p.audience_hosts.iter().map(ToString::to_string).collect()),
@@ -180,6 +189,13 @@ pub(super) fn check(
             input.private_key_ref.as_deref(),
             around.snapshot,
         )?,
+        private_key_id: input
+            .private_key_id
+            .as_deref()
+            .filter(|id| !id.is_empty())
+            .map(|id| text::line("private_key_id", id, 256))
+            .transpose()?,
+        token_endpoint_auth_signing_alg: input.token_endpoint_auth_signing_alg,
         scopes: scopes("scopes", input.scopes.as_deref().unwrap_or_default())?,
         require_pkce: input
             .require_pkce
@@ -188,13 +204,8 @@ pub(super) fn check(
             "audience_hosts",
             input.audience_hosts.as_deref().unwrap_or_default(),
         )?,
-        resource: resource(input.resource.as_deref())?,
-        audience: input
-            .audience
-            .as_deref()
-            .filter(|a| !a.is_empty())
-            .map(|a| text::line("audience", a, 512))
-            .transpose()?,
+        resource: resource("resource", input.resource.as_deref())?,
+        audience: audience("audience", input.audience.as_deref())?,
         request_timeout: timeout(input.request_timeout.as_deref())?,
         max_retries: match input.max_retries.unwrap_or(DEFAULT_RETRIES) {
             n @ 0..=10 => n,
@@ -245,6 +256,13 @@ fn contradictions(p: &Provider, around: &Surroundings<'_>) -> Result<(), Refusal
             "require_pkce",
             "must be true for a public client (token_endpoint_auth_method none): nothing else protects it",
         )),
+        Some(Method::None) if p.grant_types.contains(&GrantType::ClientCredentials) => {
+            Err(Refusal::invalid(
+                "grant_types",
+                "name client_credentials, which needs a client that can prove who it is (RFC 6749 §4.4); \
+                 token_endpoint_auth_method is none",
+            ))
+        }
         Some(Method::PrivateKeyJwt) if !key => Err(Refusal::invalid(
             "private_key_ref",
             "is required for private_key_jwt",
@@ -348,17 +366,26 @@ fn timeout(given: Option<&str>) -> Result<Duration, Refusal> {
         })
 }
 
-fn resource(given: Option<&str>) -> Result<Option<url::Url>, Refusal> {
+/// RFC 8707 §2.
+pub(super) fn resource(field: &str, given: Option<&str>) -> Result<Option<url::Url>, Refusal> {
     let Some(text) = given.filter(|t| !t.is_empty()) else {
         return Ok(None);
     };
     match url::Url::parse(text) {
         Ok(url) if url.fragment().is_none() => Ok(Some(url)),
         _ => Err(Refusal::invalid(
-            "resource",
+            field,
             "must be an absolute URI without a fragment (RFC 8707 §2)",
         )),
     }
+}
+
+/// A vendor's, or RFC 8693's.
+pub(super) fn audience(field: &str, given: Option<&str>) -> Result<Option<String>, Refusal> {
+    given
+        .filter(|a| !a.is_empty())
+        .map(|a| text::line(field, a, 512))
+        .transpose()
 }
 
 /// A reference to a secret that exists.
@@ -421,6 +448,8 @@ pub(super) fn moves_secret(old: &Provider, new: &Provider) -> bool {
             p.token_endpoint_auth_method,
             p.client_secret_ref.clone(),
             p.private_key_ref.clone(),
+            p.private_key_id.clone(),
+            p.token_endpoint_auth_signing_alg,
             p.settings.clone(),
         )
     };

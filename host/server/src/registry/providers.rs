@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::caller::Caller;
 use countersign_core::connection::Connection;
+use countersign_core::jwt::PrivateKey;
 use countersign_core::names::ProviderName;
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete, parse, put};
 use countersign_core::provider::Provider;
@@ -43,6 +44,7 @@ impl Registry {
                 });
             }
             demand_secrets(caller, &provider)?;
+            self.check_private_key(&provider).await?;
             let (provider, approval) = self
                 .store_provider(caller, provider, None, &snapshot)
                 .await?;
@@ -90,6 +92,7 @@ impl Registry {
             let provider = self.checked_provider(input, &snapshot, Some(&old), now)?;
             if moves_secret(&old, &provider) {
                 demand_secrets(caller, &provider)?;
+                self.check_private_key(&provider).await?;
             }
             let changed = changed_fields(old.as_ref(), &provider);
             let (provider, approval) = self
@@ -155,6 +158,13 @@ impl Registry {
             self.refresh().await?;
             self.unbind(&provider.name).await;
             self.erase(connections).await?;
+            let obtained = self
+                .world
+                .records
+                .list(Kind::Obtained, Some(provider.name.as_str()))
+                .await?;
+            self.erase(obtained.into_iter().map(|r| r.key).collect())
+                .await?;
             let detail = if by.is_empty() {
                 String::new()
             } else {
@@ -206,26 +216,45 @@ impl Registry {
         let Some(url) = provider.token_endpoint.clone().or_else(described) else {
             return Ok(());
         };
-        let Some(name) = &provider.client_secret_ref else {
+        let referred = [
+            ("client_secret_ref", &provider.client_secret_ref),
+            ("private_key_ref", &provider.private_key_ref),
+        ];
+        for (field, name) in referred {
+            let Some(name) = name else { continue };
+            let bound = snapshot
+                .secrets
+                .get(name)
+                .map(|s| s.value.hosts.as_slice())
+                .unwrap_or_default();
+            if bound.is_empty() || bound.iter().any(|h| h.matches(&url)) {
+                continue;
+            }
+            let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
+            return Err(Refusal::invalid(
+                field,
+                format!(
+                    "the secret {name} may only be sent to {}, but the token endpoint is at {}",
+                    hosts.join(", "),
+                    super::text::host(&url)
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether what is stored under `private_key_ref` is a key that can sign.
+    async fn check_private_key(&self, provider: &Provider) -> Result<(), Refusal> {
+        let Some(name) = &provider.private_key_ref else {
             return Ok(());
         };
-        let bound = snapshot
-            .secrets
-            .get(name)
-            .map(|s| s.value.hosts.as_slice())
-            .unwrap_or_default();
-        if bound.is_empty() || bound.iter().any(|h| h.matches(&url)) {
+        // A secret that is gone is another check's to refuse.
+        let Some((_, sealed)) = self.sealed(name).await? else {
             return Ok(());
-        }
-        let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
-        Err(Refusal::invalid(
-            "client_secret_ref",
-            format!(
-                "the secret {name} may only be sent to {}, but the token endpoint is at {}",
-                hosts.join(", "),
-                super::text::host(&url)
-            ),
-        ))
+        };
+        PrivateKey::check(&sealed, provider.token_endpoint_auth_signing_alg)
+            .map(drop)
+            .map_err(|e| Refusal::invalid("private_key_ref", format!("the secret {name} {e}")))
     }
 
     /// Writes the record, with an approval if the caller may give one, and

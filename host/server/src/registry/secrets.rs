@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::caller::Caller;
+use countersign_core::jwt::PrivateKey;
 use countersign_core::names::SecretName;
 use countersign_core::ports::{
     Change, Expect, Kind, RecordKey, SecretChange, StoreError, Write, delete,
@@ -45,6 +46,17 @@ impl Registry {
                     "value",
                     format!("is longer than {LONGEST} bytes"),
                 ));
+            }
+            let signs = snapshot
+                .providers
+                .values()
+                .find(|p| p.value.private_key_ref.as_ref() == Some(&name));
+            if let Some(provider) = signs {
+                PrivateKey::parse(&value).map_err(|e| {
+                    let signer = &provider.value.name;
+                    let problem = format!("{e}; the provider {signer} signs with it");
+                    Refusal::invalid("value", problem)
+                })?;
             }
             let now = self.world.clock.now();
             let facts = SecretFacts {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign_core::inject::is_forbidden_header;
-use countersign_core::names::{ProviderName, ServerName, TeamName};
+use countersign_core::names::{ProviderName, SecretName, ServerName, TeamName};
 use countersign_core::preset::{Description, Part, Rule, Slot};
 use countersign_core::provider::{GrantType, Provider, duration_text};
 use countersign_core::server::{
@@ -81,6 +81,15 @@ pub struct AuthInput {
     pub secret_ref: Option<String>,
     /// Replaces the preset's rule that carries the access token.
     pub injection: Option<InjectionInput>,
+    /// In mode `static`: each user gives a key of his own; false if absent.
+    pub per_user: Option<bool>,
+    /// RFC 8707 `resource` of the tokens of modes `service-account` and
+    /// `token-exchange`; the provider's if absent, else the server's own
+    /// address where it has a connection of its own.
+    #[schema(example = "https://mcp.example.com/mcp")]
+    pub resource: Option<String>,
+    /// `audience` of those tokens; the provider's if absent.
+    pub audience: Option<String>,
 }
 
 /// Where the credential is put.
@@ -132,6 +141,9 @@ impl From<&Server> for ServerInput {
                     header_name: i.header_name.clone(),
                     header_prefix: i.header_prefix.clone(),
                 }),
+                per_user: Some(s.auth.per_user).filter(|own| *own),
+                resource: s.auth.resource.as_ref().map(ToString::to_string),
+                audience: s.auth.audience.clone(),
             }),
             connection: Some(s.connection),
             wait: Some(duration_text::format(s.wait)),
@@ -185,12 +197,8 @@ pub(super) fn check(
         AuthMode::None => no_auth(&auth)?,
         AuthMode::Static => static_auth(&auth, &url, around)?,
         AuthMode::UserDelegated => user_delegated(&auth, &url, around)?,
-        AuthMode::ServiceAccount | AuthMode::TokenExchange => {
-            return Err(Refusal::invalid(
-                "auth.mode",
-                "is not served by this version of Countersign; use none, static or user-delegated",
-            ));
-        }
+        AuthMode::ServiceAccount => obtained(AuthMode::ServiceAccount, &auth, &url, around)?,
+        AuthMode::TokenExchange => obtained(AuthMode::TokenExchange, &auth, &url, around)?,
     };
     let (auth, described) = checked;
     let connection = connection_use(input.connection, &auth, &url, described.as_ref());
@@ -233,6 +241,9 @@ fn no_auth(auth: &AuthInput) -> Result<Checked, Refusal> {
         ("auth.provider", auth.provider.is_some()),
         ("auth.secret_ref", auth.secret_ref.is_some()),
         ("auth.injection", auth.injection.is_some()),
+        ("auth.per_user", auth.per_user == Some(true)),
+        ("auth.resource", auth.resource.is_some()),
+        ("auth.audience", auth.audience.is_some()),
         (
             "auth.required_scopes",
             auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
@@ -243,46 +254,45 @@ fn no_auth(auth: &AuthInput) -> Result<Checked, Refusal> {
         "none",
         "choose a mode that uses it, for example user-delegated",
     )?;
-    Ok((bare(AuthMode::None), None))
+    Ok((ServerAuth::new(AuthMode::None), None))
 }
 
 fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result<Checked, Refusal> {
-    let unused = [(
-        "auth.required_scopes",
-        auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
-    )];
+    let unused = [
+        (
+            "auth.required_scopes",
+            auth.required_scopes.as_ref().is_some_and(|s| !s.is_empty()),
+        ),
+        ("auth.resource", auth.resource.is_some()),
+        ("auth.audience", auth.audience.is_some()),
+    ];
     refuse_unused(
         &unused,
         "static",
-        "a stored key has no scopes; use mode user-delegated for OAuth",
+        "a stored key is sent as it is; use mode user-delegated for OAuth",
     )?;
-    let Some(secret) = secret_ref(
+    let per_user = auth.per_user == Some(true);
+    let secret = secret_ref(
         "auth.secret_ref",
         auth.secret_ref.as_deref(),
         around.snapshot,
-    )?
-    else {
-        return Err(Refusal::invalid(
-            "auth.secret_ref",
-            "is required in mode static; set the key with `countersign secret set NAME` and name it here",
-        ));
-    };
-    let bound = around
-        .snapshot
-        .secrets
-        .get(&secret)
-        .map(|s| s.value.hosts.as_slice())
-        .unwrap_or_default();
-    if !bound.is_empty() && !bound.iter().any(|h| h.matches(url)) {
-        let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
-        return Err(Refusal::invalid(
-            "auth.secret_ref",
-            format!(
-                "the secret {secret} may only be sent to {}, not to {}",
-                hosts.join(", "),
-                text::host(url)
-            ),
-        ));
+    )?;
+    match &secret {
+        Some(_) if per_user => {
+            return Err(Refusal::invalid(
+                "auth.secret_ref",
+                "and auth.per_user exclude each other: one key for all, or one of each user's own",
+            ));
+        }
+        Some(secret) => bound_to(secret, url, around)?,
+        None if per_user => {}
+        None => {
+            return Err(Refusal::invalid(
+                "auth.secret_ref",
+                "is required in mode static; set the key with `countersign secret set NAME` and name it here, \
+                 or let each user give his own with per_user",
+            ));
+        }
     }
     let provider = match auth.provider.as_deref() {
         Some(name) => Some(provider(Some(name), around.snapshot)?),
@@ -297,11 +307,34 @@ fn static_auth(auth: &AuthInput, url: &Url, around: &Surroundings<'_>) -> Result
     }
     let auth = ServerAuth {
         provider: provider.as_ref().map(|p| p.name.clone()),
-        secret_ref: Some(secret),
+        secret_ref: secret,
+        per_user,
         injection,
-        ..bare(AuthMode::Static)
+        ..ServerAuth::new(AuthMode::Static)
     };
     Ok((auth, provider.zip(described)))
+}
+
+/// A secret goes only to the hosts it is bound to.
+fn bound_to(secret: &SecretName, url: &Url, around: &Surroundings<'_>) -> Result<(), Refusal> {
+    let bound = around
+        .snapshot
+        .secrets
+        .get(secret)
+        .map(|s| s.value.hosts.as_slice())
+        .unwrap_or_default();
+    if bound.is_empty() || bound.iter().any(|h| h.matches(url)) {
+        return Ok(());
+    }
+    let hosts: Vec<_> = bound.iter().map(ToString::to_string).collect();
+    Err(Refusal::invalid(
+        "auth.secret_ref",
+        format!(
+            "the secret {secret} may only be sent to {}, not to {}",
+            hosts.join(", "),
+            text::host(url)
+        ),
+    ))
 }
 
 /// Whether a stored key is any good to the preset.
@@ -352,11 +385,16 @@ fn user_delegated(
     url: &Url,
     around: &Surroundings<'_>,
 ) -> Result<Checked, Refusal> {
-    let unused = [("auth.secret_ref", auth.secret_ref.is_some())];
+    let unused = [
+        ("auth.secret_ref", auth.secret_ref.is_some()),
+        ("auth.per_user", auth.per_user == Some(true)),
+        ("auth.resource", auth.resource.is_some()),
+        ("auth.audience", auth.audience.is_some()),
+    ];
     refuse_unused(
         &unused,
         "user-delegated",
-        "each user's own connection is used; or choose mode static",
+        "each user's own connection is used, with the provider's resource and audience",
     )?;
     let provider = provider(auth.provider.as_deref(), around.snapshot)?;
     if !provider
@@ -385,19 +423,73 @@ fn user_delegated(
             auth.required_scopes.as_deref().unwrap_or_default(),
         )?,
         injection,
-        ..bare(AuthMode::UserDelegated)
+        ..ServerAuth::new(AuthMode::UserDelegated)
     };
     Ok((auth, described.map(|d| (provider, d))))
 }
 
-fn bare(mode: AuthMode) -> ServerAuth {
-    ServerAuth {
-        mode,
-        provider: None,
-        required_scopes: Default::default(),
-        secret_ref: None,
-        injection: None,
+/// A credential that Countersign obtains by itself: one for all users, or one
+/// for each in exchange for the host's word about him.
+fn obtained(
+    mode: AuthMode,
+    auth: &AuthInput,
+    url: &Url,
+    around: &Surroundings<'_>,
+) -> Result<Checked, Refusal> {
+    let (word, instead) = match mode {
+        AuthMode::ServiceAccount => (
+            "service-account",
+            "the provider's client secret or key is used; or choose mode static",
+        ),
+        _ => (
+            "token-exchange",
+            "each user's token is exchanged for; or choose mode static",
+        ),
+    };
+    let unused = [
+        ("auth.secret_ref", auth.secret_ref.is_some()),
+        ("auth.per_user", auth.per_user == Some(true)),
+    ];
+    refuse_unused(&unused, word, instead)?;
+    let provider = provider(auth.provider.as_deref(), around.snapshot)?;
+    let usable = |grant: &GrantType| match mode {
+        AuthMode::ServiceAccount => {
+            matches!(grant, GrantType::ClientCredentials | GrantType::JwtBearer)
+        }
+        _ => matches!(grant, GrantType::TokenExchange | GrantType::JwtBearer),
+    };
+    if !provider.grant_types.iter().any(usable) {
+        let (what, grant) = match mode {
+            AuthMode::ServiceAccount => ("Countersign could act as itself", "client_credentials"),
+            _ => ("a user's token could be exchanged for", "token_exchange"),
+        };
+        return Err(Refusal::invalid(
+            "auth.provider",
+            format!(
+                "the provider {name} has no grant type with which {what}; add it with `countersign provider \
+                 update {name} --grant-types {grant}` (or jwt_bearer)",
+                name = provider.name
+            ),
+        ));
     }
+    let described = (around.description)(&provider);
+    let injection = injection(auth.injection.as_ref())?;
+    if let Some(described) = &described {
+        refuse_injection(&provider, described, injection.as_ref())?;
+        in_audience(&provider, described, url)?;
+    }
+    let auth = ServerAuth {
+        provider: Some(provider.name.clone()),
+        required_scopes: scopes(
+            "auth.required_scopes",
+            auth.required_scopes.as_deref().unwrap_or_default(),
+        )?,
+        injection,
+        resource: super::provider::resource("auth.resource", auth.resource.as_deref())?,
+        audience: super::provider::audience("auth.audience", auth.audience.as_deref())?,
+        ..ServerAuth::new(mode)
+    };
+    Ok((auth, described.map(|d| (provider, d))))
 }
 
 fn refuse_unused(
@@ -524,7 +616,7 @@ fn connection_use(
     url: &Url,
     described: Option<&(Provider, Description)>,
 ) -> ConnectionUse {
-    if auth.mode != AuthMode::UserDelegated {
+    if matches!(auth.mode, AuthMode::None | AuthMode::Static) {
         return given.unwrap_or(ConnectionUse::Shared);
     }
     if let Some(given) = given {
@@ -626,6 +718,9 @@ pub(super) fn moves_credential(old: &Server, new: &Server) -> bool {
         || old.auth.provider != new.auth.provider
         || old.auth.secret_ref != new.auth.secret_ref
         || old.auth.injection != new.auth.injection
+        || old.auth.per_user != new.auth.per_user
+        || old.auth.resource != new.auth.resource
+        || old.auth.audience != new.auth.audience
         // Which connection is used is whose token goes there.
         || old.connection != new.connection
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use countersign_core::caller::Caller;
 use countersign_core::names::ServerName;
-use countersign_core::ports::{Expect, Kind, RecordKey, delete, put};
-use countersign_core::server::{Server, Target};
+use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, parse, put};
+use countersign_core::server::{ModeChange, Server, Target};
+use countersign_core::user_key::UserKey;
 use serde_json::{Map, Value};
 
 use super::server::{ServerInput, Surroundings, check, moves_credential};
 use super::{Refusal, Registry, Snapshot, changed_fields, patch};
+use crate::http::connections::resource_of;
 
 impl Registry {
     /// Attaches a server.
@@ -80,9 +82,20 @@ impl Registry {
                     field: "name",
                 });
             }
-            let server = self
-                .checked_server(input, &snapshot, old.created_at, self.world.clock.now())
+            let now = self.world.clock.now();
+            let mut server = self
+                .checked_server(input, &snapshot, old.created_at, now)
                 .await?;
+            server.auth.changed = if old.auth.mode == server.auth.mode {
+                old.auth.changed.clone()
+            } else {
+                Some(ModeChange {
+                    from: old.auth.mode,
+                    provider: old.auth.provider.clone(),
+                    resource: resource_of(&old),
+                    at: now,
+                })
+            };
             if moves_credential(&old, &server) {
                 // Taking a provider or secret away is a change of it, too.
                 demand_attach(caller, &old)?;
@@ -118,7 +131,7 @@ impl Registry {
             let snapshot = self.snapshot();
             let existing = find(&snapshot, name)?;
             let server = &existing.value;
-            let connections = match (&server.target, &server.auth.provider) {
+            let mut connections = match (&server.target, &server.auth.provider) {
                 (Target::Url(url), Some(provider)) if !shares_address(&snapshot, server) => {
                     self.connections_where(|c| {
                         c.provider == *provider && c.resource.as_ref() == Some(url)
@@ -127,6 +140,7 @@ impl Registry {
                 }
                 _ => Vec::new(),
             };
+            connections.extend(self.keys_for(&server.name).await?);
             if !connections.is_empty() && !force {
                 return Err(Refusal::InUse {
                     what: "server",
@@ -151,6 +165,18 @@ impl Registry {
         let result = work.await;
         self.conclude(caller, "server.delete", resource, result)
             .await
+    }
+
+    /// Users' own keys for a server, by their record keys.
+    async fn keys_for(&self, server: &ServerName) -> Result<Vec<RecordKey>, StoreError> {
+        let mut found = Vec::new();
+        for record in self.world.records.list(Kind::UserKey, None).await? {
+            let key: UserKey = parse(&record)?;
+            if key.server == *server {
+                found.push(record.key);
+            }
+        }
+        Ok(found)
     }
 
     async fn checked_server(

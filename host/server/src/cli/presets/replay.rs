@@ -190,6 +190,8 @@ fn nobody(path: &Path, settings: Map<String, Value>) -> Result<Provider, CliErro
         client_id: String::new(),
         client_secret_ref: None,
         private_key_ref: None,
+        private_key_id: None,
+        token_endpoint_auth_signing_alg: None,
         scopes: ScopeSet::default(),
         require_pkce: true,
         audience_hosts: Vec::new(),

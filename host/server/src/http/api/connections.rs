@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use countersign_core::audit::{AuditEvent, Outcome};
-use countersign_core::connection::{Connection, ReauthReason, Status};
+use countersign_core::connection::{Account, Connection, ReauthReason, Status};
 use countersign_core::names::{ProviderName, ServerName, TeamName, UserName};
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Implications, Scope, ScopeSet};
 use countersign_core::server::{ConnectionUse, Server, Target};
+use countersign_core::user_key::UserKey;
 use countersign_oauth::links::LinkRequest;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ pub(super) struct ConnectInput {
 pub(super) struct ConnectLink {
     /// To open in a browser, signed in as the same user. Works once.
     pub authorize_url: String,
+    /// Whether a code that is typed at the provider does it, too
+    /// (`/api/v1/connections/device`).
+    pub device_flow: bool,
     /// What will be connected.
     pub provider: String,
     /// In which team.
@@ -61,13 +65,24 @@ pub(super) struct AccountView {
     pub label: String,
 }
 
+impl From<&Account> for AccountView {
+    fn from(account: &Account) -> Self {
+        Self {
+            id: account.id.clone(),
+            label: account.label.clone(),
+        }
+    }
+}
+
 /// A connection. Never a token.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ConnectionView {
     /// To revoke it by.
     pub id: String,
-    /// At which provider.
-    pub provider: String,
+    /// At which provider; none for a key of a server without one.
+    pub provider: Option<String>,
+    /// For which server, if it is a key of one's own.
+    pub server: Option<String>,
     /// In which team.
     pub team: String,
     /// The server's address, if it is for that server only.
@@ -112,9 +127,10 @@ pub(super) async fn list(
     Listing(query): Listing,
 ) -> Result<Json<List<ConnectionView>>, Problem> {
     let connections = state.oauth.list(&asking.user).await?;
-    query
-        .apply(connections.iter().map(|c| view(&state, c)).collect(), "id")
-        .map(Json)
+    let keys = state.keys.list(&asking.user).await?;
+    let all = connections.iter().map(|c| view(&state, c));
+    let all = all.chain(keys.iter().map(|k| super::keys::view(&state, k)));
+    query.apply(all.collect(), "id").map(Json)
 }
 
 /// Reads one of one's own connections.
@@ -125,6 +141,9 @@ pub(super) async fn get(
     asking: Asking,
     Path(id): Path<String>,
 ) -> Result<Json<ConnectionView>, Problem> {
+    if let Some(key) = key_of(&state, &asking.user, &id).await? {
+        return Ok(Json(super::keys::view(&state, &key)));
+    }
     let connection = find(&state, &asking.user, &id).await?;
     Ok(Json(view(&state, &connection)))
 }
@@ -144,7 +163,48 @@ pub(super) async fn create(
             "this account has no browser sign-in here, so it cannot open a connect link (no_browser_identity)",
         ));
     }
-    let team = team(&state, &asking, input.team).await?;
+    let wanted = wanted(&state, &asking, input).await?;
+    let device_flow = state
+        .registry
+        .party(&wanted.provider.name)
+        .is_some_and(|party| countersign_oauth::device::is_on(&party));
+    let url = state
+        .oauth
+        .make_link(LinkRequest {
+            user: asking.user.clone(),
+            team: wanted.team.clone(),
+            provider: wanted.provider.name.clone(),
+            resource: wanted.resource.clone(),
+            server: wanted.server,
+            client_name: Some(asking.client_name.clone()),
+            scopes: wanted.scopes,
+        })
+        .await?;
+    let link = ConnectLink {
+        authorize_url: url.to_string(),
+        device_flow,
+        provider: wanted.provider.name.to_string(),
+        team: wanted.team.to_string(),
+        resource: wanted.resource.map(String::from),
+    };
+    Ok((StatusCode::CREATED, Json(link)))
+}
+
+/// What somebody wants to connect, checked.
+pub(super) struct Wanted {
+    pub(super) provider: std::sync::Arc<Provider>,
+    pub(super) team: TeamName,
+    pub(super) server: Option<ServerName>,
+    pub(super) resource: Option<url::Url>,
+    pub(super) scopes: ScopeSet,
+}
+
+pub(super) async fn wanted(
+    state: &ApiState,
+    asking: &Asking,
+    input: ConnectInput,
+) -> Result<Wanted, Problem> {
+    let team = team(state, asking, input.team).await?;
     let provider = state
         .registry
         .find_provider(input.provider.as_str())
@@ -158,7 +218,7 @@ pub(super) async fn create(
             ),
         ));
     }
-    let server = server(&state, &provider, input.server.as_ref(), &team)?;
+    let server = server(state, &provider, input.server.as_ref(), &team)?;
     let resource = server.as_deref().and_then(dedicated);
     let mut scopes: ScopeSet = provider.scopes.clone();
     if let Some(server) = &server {
@@ -167,25 +227,13 @@ pub(super) async fn create(
     for scope in &input.scopes {
         scopes.insert(Scope::parse(scope).map_err(|e| invalid("scopes", e))?);
     }
-    let url = state
-        .oauth
-        .make_link(LinkRequest {
-            user: asking.user.clone(),
-            team: team.clone(),
-            provider: provider.name.clone(),
-            resource: resource.clone(),
-            server: server.map(|s| s.name.clone()),
-            client_name: Some(asking.client_name.clone()),
-            scopes,
-        })
-        .await?;
-    let link = ConnectLink {
-        authorize_url: url.to_string(),
-        provider: provider.name.to_string(),
-        team: team.to_string(),
-        resource: resource.map(String::from),
-    };
-    Ok((StatusCode::CREATED, Json(link)))
+    Ok(Wanted {
+        server: server.map(|s| s.name.clone()),
+        provider,
+        team,
+        resource,
+        scopes,
+    })
 }
 
 /// Disconnects: revokes at the provider as far as it goes, and erases. One's
@@ -207,26 +255,58 @@ pub(super) async fn delete(
             .permissions
             .demand("connection_revoke_any", Some(user.as_str()))?;
     }
+    if let Some(key) = key_of(&state, &user, &id).await? {
+        state.keys.delete(&user, &key.team, &key.server).await?;
+        note_other(
+            &state,
+            &asking,
+            &user,
+            &id,
+            &format!("server {}", key.server),
+        )
+        .await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let connection = find(&state, &user, &id).await?;
     let party = state.registry.party(&connection.provider);
     let done = state
         .oauth
         .disconnect(&connection.key(), party.as_ref())
         .await?;
-    // The disconnect itself is in the log; here it is who did it to somebody else.
-    if user != asking.user {
-        let event = AuditEvent::new(
-            state.world.clock.now(),
-            "connection.revoke_any",
-            Outcome::Allowed,
-        )
-        .by(&asking.user)
-        .on(format!("connection:{}", connection.id))
-        .detail(format!("of {user} at {}", connection.provider));
-        state.world.audit.record(event).await?;
-    }
+    note_other(&state, &asking, &user, &id, connection.provider.as_str()).await?;
     tracing::info!(connection = %connection.id, existed = done.existed, "disconnected");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The disconnect itself is in the log; here it is who did it to somebody else.
+async fn note_other(
+    state: &ApiState,
+    asking: &Asking,
+    user: &UserName,
+    id: &str,
+    at: &str,
+) -> Result<(), Problem> {
+    if *user == asking.user {
+        return Ok(());
+    }
+    let event = AuditEvent::new(
+        state.world.clock.now(),
+        "connection.revoke_any",
+        Outcome::Allowed,
+    )
+    .by(&asking.user)
+    .on(format!("connection:{id}"))
+    .detail(format!("of {user} at {at}"));
+    Ok(state.world.audit.record(event).await?)
+}
+
+/// A user's own key of this id.
+async fn key_of(state: &ApiState, user: &UserName, id: &str) -> Result<Option<UserKey>, Problem> {
+    if !id.starts_with("key_") {
+        return Ok(None);
+    }
+    let keys = state.keys.list(user).await?;
+    Ok(keys.into_iter().find(|key| key.id.as_str() == id))
 }
 
 async fn find(state: &ApiState, user: &UserName, id: &str) -> Result<Connection, Problem> {
@@ -245,7 +325,7 @@ async fn find(state: &ApiState, user: &UserName, id: &str) -> Result<Connection,
         })
 }
 
-async fn team(
+pub(super) async fn team(
     state: &ApiState,
     asking: &Asking,
     given: Option<TeamName>,
@@ -327,12 +407,14 @@ fn dedicated(server: &Server) -> Option<url::Url> {
 fn view(state: &ApiState, connection: &Connection) -> ConnectionView {
     let mut implications = Implications::default();
     let mut required = ScopeSet::default();
+    let mut asked_again = false;
     if let Ok(provider) = state.registry.find_provider(connection.provider.as_str()) {
         // As calls see it: a provider may answer fewer scopes than were asked.
         let snapshot = state.registry.current();
         for server in snapshot.attached(&provider.name) {
             if server.enabled && resource_of(server) == connection.resource {
                 required = required.union(&server.auth.required_scopes);
+                asked_again |= server.auth.asks_again(connection.consented_at());
             }
         }
         for scope in state
@@ -344,17 +426,21 @@ fn view(state: &ApiState, connection: &Connection) -> ConnectionView {
             implications.add(&scope.name, scope.prefix, &scope.implies);
         }
     }
-    let (status, reason) = connection.status(state.world.clock.now(), &required, &implications);
+    let standing = connection.status(state.world.clock.now(), &required, &implications);
+    let (status, reason) = match standing {
+        (Status::Connected, _) if asked_again => {
+            (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
+        }
+        standing => standing,
+    };
     let first = connection.credential(None);
     ConnectionView {
         id: connection.id.to_string(),
-        provider: connection.provider.to_string(),
+        provider: Some(connection.provider.to_string()),
+        server: None,
         team: connection.team.to_string(),
         resource: connection.resource.as_ref().map(ToString::to_string),
-        account: connection.account.as_ref().map(|a| AccountView {
-            id: a.id.clone(),
-            label: a.label.clone(),
-        }),
+        account: connection.account.as_ref().map(AccountView::from),
         scopes: connection
             .scopes()
             .iter()

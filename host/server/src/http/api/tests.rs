@@ -122,11 +122,13 @@ async fn house_with(config: &str) -> House {
         .token
         .reveal();
     let oauth = Oauth::new(world.clone(), Arc::new(Nowhere), public_url.clone());
+    let world_of_keys = world.clone();
     let state = ApiState {
         world,
         registry: registry.clone(),
         identity: identity.clone(),
         oauth,
+        keys: crate::user_keys::UserKeys::new(world_of_keys),
         audit: audit.clone(),
         public_url,
         strangers: Arc::default(),
