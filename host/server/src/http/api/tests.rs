@@ -540,7 +540,7 @@ async fn what_a_server_may_not_be_is_refused_by_field() {
             auth(json!({"mode": "static", "secret_ref": "BOUND"})),
         ),
         (
-            "mode not served",
+            "no grant for the mode",
             auth(json!({"mode": "token-exchange", "provider": "idp"})),
         ),
         ("unknown mode", auth(json!({"mode": "magic"}))),
