@@ -60,6 +60,11 @@ async fn each_users_token_is_exchanged_for_once_and_is_his_own() -> Result<()> {
         assert_eq!(assertion["params"]["resource"], world.upstream.url());
     }
     assert_ne!(seen[0]["claims"]["jti"], seen[1]["claims"]["jti"]);
+    let log = world.host.log().text();
+    for (kind, token) in world.provider.secrets().await? {
+        assert!(!log.contains(&token), "a {kind} is in the log");
+    }
+    assert!(!log.contains("eyJ"), "an assertion is in the log");
     let event = world
         .host
         .audited(|e| e["action"] == "call" && e["user"] == "bob")

@@ -80,6 +80,25 @@ async fn each_user_gives_a_key_of_his_own_on_a_page() -> Result<()> {
     assert_eq!(refused.status, 404, "{}", refused.text);
     assert_eq!(credentials(&world.upstream).await?, json!(1));
 
+    assert!(!world.host.log().text().contains(&key), "not in the log");
+
+    // What the server takes no more can still be seen and destroyed.
+    let mode = async |auth: Value| {
+        let patch = json!({ "auth": auth });
+        let done = world
+            .host
+            .must(Method::PATCH, "/servers/notes", Some(patch));
+        done.await
+    };
+    mode(json!({ "mode": "none", "per_user": null })).await?;
+    let page = ada.browser.open(&world.host.at("/connections")).await?;
+    assert!(
+        page.text().contains("takes no key of yours any more"),
+        "{}",
+        page.text()
+    );
+    mode(json!({ "mode": "static", "per_user": true })).await?;
+
     // Disconnecting destroys it.
     let page = ada.browser.open(&world.host.at("/connections")).await?;
     ada.browser.press(&page, "Disconnect", &[]).await?;

@@ -250,7 +250,9 @@ pub struct Target<'a> {
     pub audience: Option<&'a str>,
 }
 
-/// On whose behalf a token is asked for.
+/// On whose behalf a token is asked for. A token that the caller's own identity
+/// provider gave, once such issuers are known, is another of these: it goes to
+/// that issuer's token endpoint and nowhere else.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
     /// The host says so, in an assertion that it signs for that token endpoint

@@ -160,6 +160,15 @@ async fn show(
             Err(error) => return crate::http::store_failed(&error),
         }
     }
+    match app.keys.list(user).await {
+        Ok(keys) => cards.extend(
+            keys.iter()
+                .filter(|key| key.team == *team)
+                .filter(|key| snapshot.server(&key.server).is_none_or(|s| !takes_keys(s)))
+                .map(|key| super::keys::unneeded(&session, key)),
+        ),
+        Err(error) => return crate::http::store_failed(&error),
+    }
     for server in open_to(&snapshot, &session.caller, |s| change_of(s).is_some()) {
         match is_news(&app.world, &app.oauth, user, team, server).await {
             Ok(true) => cards.push(super::changes::card(server)),

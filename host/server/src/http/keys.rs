@@ -213,6 +213,21 @@ fn incomplete(session: &BrowserSession) -> Response {
     )
 }
 
+/// A key that its server takes no more: it can only be destroyed.
+pub(super) fn unneeded(session: &BrowserSession, key: &UserKey) -> Markup {
+    let remove = format!("/connections/keys/{}/delete", key.server);
+    parts::state_card(
+        key.server.as_str(),
+        Tone::Info,
+        "Not used",
+        html! {
+            p { "This server takes no key of yours any more." }
+            (parts::facts(vec![("Key given", parts::time(key.updated_at))]))
+            (parts::actions(parts::form(&remove, &session.csrf, parts::button(Look::Danger, "Disconnect"))))
+        },
+    )
+}
+
 /// The card of one server on the page of connections.
 pub(super) fn card(session: &BrowserSession, server: &Server, found: Option<&Found>) -> Markup {
     let path = format!("/connections/keys/{}", server.name);

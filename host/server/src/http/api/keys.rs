@@ -15,7 +15,7 @@ use super::body::Body;
 use super::connections::{ConnectionView, team};
 use super::list::{Query, invalid};
 use super::{ApiState, Problem};
-use crate::user_keys::KeyRefused;
+use crate::user_keys::{KeyRefused, takes_keys};
 
 /// A key.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -90,9 +90,11 @@ pub(super) async fn delete(
 pub(super) fn view(state: &ApiState, key: &UserKey) -> ConnectionView {
     let snapshot = state.registry.current();
     let server = snapshot.server(&key.server);
-    let (status, reason) = match server.map(|server| key.is_for(server)) {
-        Some(true) => (Status::Connected, None),
-        Some(false) | None => (Status::NeedsReauth, Some(ReauthReason::ProviderChanged)),
+    let is_used = server.is_some_and(|server| takes_keys(server) && key.is_for(server));
+    let (status, reason) = if is_used {
+        (Status::Connected, None)
+    } else {
+        (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
     };
     ConnectionView {
         id: key.id.to_string(),
