@@ -6,7 +6,6 @@
 //! preset's verdict and scopes), [`Judged::agreed`] (the user's word, where a
 //! policy wants it).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Uri;
@@ -18,6 +17,7 @@ use crate::connection::{Connection, ReauthReason, Status};
 use crate::error::CallError;
 use crate::hosts::HostPattern;
 use crate::inject::{Compiled, InjectError, uri_of};
+use crate::needs::{Tools, implications_of, scopes};
 use crate::policy::arguments::Tree;
 use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling, Subject};
 use crate::preset::{
@@ -25,7 +25,7 @@ use crate::preset::{
     Slot, Verdict,
 };
 use crate::provider::Provider;
-use crate::scope::{Implications, Scope, ScopeSet};
+use crate::scope::{Implications, ScopeSet};
 use crate::server::{AuthMode, Server, Target};
 use crate::template::{Values, Variables, render_text};
 use crate::time::Timestamp;
@@ -74,7 +74,7 @@ pub struct Attachment {
     audience: Option<Vec<HostPattern>>,
     variables: Values,
     implications: Implications,
-    tools: HashMap<String, Vec<ScopeSet>>,
+    tools: Tools,
     rules: Vec<DescribedCredential>,
 }
 
@@ -137,7 +137,7 @@ impl Attachment {
             audience: None,
             variables: Values::default(),
             implications: Implications::default(),
-            tools: HashMap::new(),
+            tools: Tools::default(),
             rules: Vec::new(),
             policies: policies.of_server(&server.name),
             server,
@@ -195,16 +195,8 @@ impl Attachment {
     }
 
     fn describe(&mut self, description: &Description, provider: &Provider) -> Result<(), Unusable> {
-        for scope in &description.scopes {
-            self.implications
-                .add(&scope.name, scope.prefix, &scope.implies);
-        }
-        for server in &description.mcp_servers {
-            for tool in server.tools.iter().filter(|t| !t.broad) {
-                let needs = tool.needs.iter().map(|group| scopes(group)).collect();
-                self.tools.insert(tool.name.clone(), needs);
-            }
-        }
+        self.implications = implications_of(description);
+        self.tools = Tools::of(description);
         self.audience = Some(if provider.audience_hosts.is_empty() {
             self.patterns(&description.audience_hosts)?
         } else {
@@ -368,16 +360,9 @@ impl Attachment {
     }
 
     /// The scopes that the preset's table says a tool needs and `granted`
-    /// lacks: of each group of alternatives, the first.
+    /// lacks.
     fn missing_for_tool(&self, tool: &str, granted: &ScopeSet) -> ScopeSet {
-        let Some(groups) = self.tools.get(tool) else {
-            return ScopeSet::default();
-        };
-        groups
-            .iter()
-            .filter(|group| !group.iter().any(|s| self.implications.covers(granted, s)))
-            .filter_map(|group| group.iter().next().cloned())
-            .collect()
+        self.tools.missing(tool, granted, &self.implications)
     }
 
     /// Step one: may this caller use this tool of this server at all?
@@ -531,10 +516,6 @@ impl Attachment {
             reasons,
         }))))
     }
-}
-
-fn scopes(names: &[String]) -> ScopeSet {
-    names.iter().filter_map(|s| Scope::parse(s).ok()).collect()
 }
 
 /// The operator's rules let it through, and no policy refuses it.

@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod inject;
 pub mod jwt;
 pub mod names;
+mod needs;
 pub mod policy;
 pub mod ports;
 pub mod preset;
