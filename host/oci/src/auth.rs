@@ -21,6 +21,9 @@ pub enum Credentials {
     },
     /// A token that the registry takes as it is.
     Bearer(Zeroizing<String>),
+    /// What `docker login` keeps where a registry gave it a refresh token (an
+    /// identity token): only ever for the registry's token server.
+    Identity(Zeroizing<String>),
 }
 
 impl Credentials {
@@ -32,7 +35,7 @@ impl Credentials {
     /// cannot stand in a header.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let text = match self {
-            Self::Anonymous => return None,
+            Self::Anonymous | Self::Identity(_) => return None,
             Self::Basic { user, password } => {
                 let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
                 Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))

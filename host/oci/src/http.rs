@@ -14,6 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::auth::{Challenge, Credentials, TokenAnswer};
 use crate::error::{OciError, What};
@@ -248,19 +249,38 @@ impl Registry {
             self.may_go(&realm)?;
         }
         let scope = format!("repository:{}:{right}", self.reference.repository());
-        realm.query_pairs_mut().append_pair("scope", &scope);
-        if let Some(service) = service {
-            realm.query_pairs_mut().append_pair("service", service);
-        }
         let client = if own || beside {
             &self.client
         } else {
             &self.outside
         };
-        let mut request = client.get(realm);
-        if let Some(header) = self.credentials.header() {
-            request = request.header(AUTHORIZATION, header);
-        }
+        let service = service.map(|service| ("service", service));
+        let request = match &self.credentials {
+            // RFC 6749 §6, as the distribution specification's token servers take it.
+            Credentials::Identity(token) => {
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.extend_pairs([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "countersign"),
+                    ("scope", &scope),
+                    ("refresh_token", token),
+                ]);
+                form.extend_pairs(service);
+                let form = Zeroizing::new(form.finish());
+                let body = reqwest::Body::from(form.as_bytes().to_vec());
+                let kind = "application/x-www-form-urlencoded";
+                client.post(realm).header(CONTENT_TYPE, kind).body(body)
+            }
+            credentials => {
+                realm.query_pairs_mut().append_pair("scope", &scope);
+                realm.query_pairs_mut().extend_pairs(service);
+                let request = client.get(realm);
+                match credentials.header() {
+                    Some(header) => request.header(AUTHORIZATION, header),
+                    None => request,
+                }
+            }
+        };
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         match response.status() {
             StatusCode::OK => {}

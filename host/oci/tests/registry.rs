@@ -30,7 +30,16 @@ async fn registry(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (String,
                     Err(_) => break,
                 }
             }
-            let head = String::from_utf8_lossy(&head).into_owned();
+            let mut head = String::from_utf8_lossy(&head).into_owned();
+            // A form is looked at with its head; uploads are somebody else's.
+            let lower = head.to_lowercase();
+            if lower.contains("application/x-www-form-urlencoded") {
+                let length = lower.split("content-length: ").nth(1).unwrap_or("0");
+                let length = length.lines().next().unwrap_or("0").parse().unwrap_or(0);
+                let mut body = vec![0; length];
+                let _ = stream.read_exact(&mut body).await;
+                head.push_str(&String::from_utf8_lossy(&body));
+            }
             heads.lock().unwrap().push(head.clone());
             // The client may have had enough.
             let _ = stream.write_all(&answer(&head)).await;
@@ -323,6 +332,59 @@ async fn credentials_go_only_where_they_are_demanded_and_only_by_https() {
     assert!(
         matches!(error, OciError::Unauthorized { with: false, .. }),
         "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_identity_token_goes_to_the_token_server_alone() {
+    let (host, seen) = registry(|head| {
+        let host = head
+            .lines()
+            .find_map(|l| l.to_lowercase().strip_prefix("host: ").map(str::to_owned))
+            .unwrap();
+        if head.starts_with("POST /token ") {
+            let good = head.contains("grant_type=refresh_token")
+                && head.contains("refresh_token=id%2Btoken")
+                && head.contains("scope=repository%3Apresets%2Fprobe%3Apull")
+                && head.contains("service=s");
+            return match good {
+                true => answered("200 OK", &[], br#"{"access_token":"t0ken"}"#),
+                false => answered("401 Unauthorized", &[], b""),
+            };
+        }
+        match head.to_lowercase().contains("authorization: bearer t0ken") {
+            true => answered("200 OK", &[], &manifest()),
+            false => {
+                let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+                answered("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"")
+            }
+        }
+    })
+    .await;
+    let identity = Credentials::Identity(Zeroizing::new("id+token".into()));
+    open(&host, ":1", identity).find().await.unwrap();
+    for head in &*seen.lock().unwrap() {
+        let is_token_server = head.starts_with("POST /token ");
+        assert_eq!(head.contains("id%2Btoken"), is_token_server, "{head}");
+    }
+    // A registry that wants a password gets no identity token.
+    let (host, seen) = registry(|_| {
+        answered(
+            "401 Unauthorized",
+            &[("WWW-Authenticate", "Basic realm=\"x\"")],
+            b"",
+        )
+    })
+    .await;
+    let identity = Credentials::Identity(Zeroizing::new("id+token".into()));
+    let error = open(&host, ":1", identity).find().await.unwrap_err();
+    assert!(
+        matches!(error, OciError::Unauthorized { with: true, .. }),
+        "{error}"
+    );
+    assert!(
+        !seen.lock().unwrap().concat().contains("token"),
+        "it was told"
     );
 }
 
