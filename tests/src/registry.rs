@@ -25,6 +25,16 @@ pub struct DockerRegistry {
     _log: Log,
 }
 
+/// What `cargo xtask setup` brought, or what is on the path.
+fn program() -> PathBuf {
+    let own = process::repository().join("tests/counterparts/docker-registry");
+    if own.is_file() {
+        own
+    } else {
+        "docker-registry".into()
+    }
+}
+
 impl DockerRegistry {
     /// Starts one that takes everybody, or only [`REGISTRY_USER`].
     ///
@@ -48,13 +58,13 @@ impl DockerRegistry {
             ));
         }
         fs::write(path("config.yml"), config)?;
-        let mut command = Command::new("docker-registry");
+        let mut command = Command::new(program());
         command
             .arg("serve")
             .arg(path("config.yml"))
             .env("OTEL_TRACES_EXPORTER", "none");
         let (mut child, log) = process::spawn(&mut command)
-            .context("docker-registry does not start: `cargo xtask setup` installs it")?;
+            .context("docker-registry does not start: `cargo xtask setup` brings it")?;
         log.wait_for("listening on", &mut child).await?;
         Ok(Self {
             host,

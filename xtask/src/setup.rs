@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use countersign_toolchain::cache_folder;
 use countersign_toolchain::hex;
 
+mod registry;
+
 /// What is wanted; the counterparts' Node packages always are.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
@@ -60,6 +62,9 @@ pub(crate) fn run(wanted: Wanted) -> Result<Ready> {
     if wanted.browser {
         node_packages(&tests.join("browser"))?;
     }
+    if wanted.registry {
+        registry::bring(&counterparts)?;
+    }
     let node = counterparts.join("node_modules/.bin/node");
     ensure!(
         succeeds(Command::new(&node).arg("--version")),
@@ -93,9 +98,6 @@ fn missing(wanted: Wanted) -> Vec<&'static str> {
     if wanted.browser && browser().is_none() {
         packages.push("chromium");
     }
-    if wanted.registry && on_path("docker-registry").is_none() {
-        packages.push("docker-registry");
-    }
     if wanted.postgres && postgres().is_none() {
         packages.push(POSTGRES);
     }
@@ -110,7 +112,7 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let advice = format!(
         "missing: {list}. On Debian, as root:\n  apt-get update && apt-get install \
          --no-install-recommends ca-certificates {list}\nelsewhere: Node with npm, Python 3.11 or \
-         newer with venv, Chromium, CNCF Distribution as docker-registry, PostgreSQL 15 or newer"
+         newer with venv, Chromium, PostgreSQL 15 or newer"
     );
     ensure!(on_path("apt-get").is_some() && is_root(), advice);
     say(&format!("installing {list} with apt-get"));
