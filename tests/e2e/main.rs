@@ -3,6 +3,7 @@
 
 mod agents;
 mod attacks;
+mod author;
 mod bad_input;
 mod canary;
 mod conformance;
@@ -14,6 +15,7 @@ mod hooks;
 mod kill;
 mod pages;
 mod policies;
+mod policy_components;
 mod presets;
 mod publish;
 mod records;
@@ -25,3 +27,4 @@ mod signing;
 mod steps;
 mod swap;
 mod user_keys;
+mod trust;

@@ -1,22 +1,9 @@
 //! A real browser over the pages.
 
-use anyhow::{Context, Result, ensure};
-use countersign_tests::{Host, World, repository, target_folder};
+use anyhow::Result;
+use countersign_tests::{World, in_chromium};
 use reqwest::Method;
-use serde_json::{Value, json};
-use tokio::process::Command;
-
-/// The browser that tests drive: named by whoever set things up, or found.
-fn chromium() -> Result<std::path::PathBuf> {
-    if let Some(named) = std::env::var_os("COUNTERSIGN_CHROMIUM") {
-        return Ok(named.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .flat_map(|folder| ["chromium", "chromium-browser"].map(|name| folder.join(name)))
-        .find(|file| file.is_file())
-        .context("there is no Chromium: run `cargo xtask setup`")
-}
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_signs_in_connects_and_disconnects_in_chromium() -> Result<()> {
@@ -24,7 +11,7 @@ async fn a_person_signs_in_connects_and_disconnects_in_chromium() -> Result<()> 
     let password = "first-ada-password";
     let user = json!({ "name": "ada", "roles": ["user"], "password": password });
     world.host.must(Method::POST, "/users", Some(user)).await?;
-    run(
+    in_chromium(
         "pages.mjs",
         &world.host,
         &[("USERNAME", "ada"), ("PASSWORD", password)],
@@ -83,40 +70,8 @@ async fn an_administrator_judges_presets_in_chromium() -> Result<()> {
         ("PASSWORD", &*admin.password),
         ("PRESET", "github"),
     ];
-    run("admin.mjs", host, &who).await?;
+    in_chromium("admin.mjs", host, &who).await?;
     let approved = host.audit("action = \"preset.approve\"").await?;
     assert_eq!(approved.len(), 1, "{approved:?}");
-    Ok(())
-}
-
-/// Runs a script of `tests/browser`, which says what was not as it should be.
-async fn run(script: &str, host: &Host, environment: &[(&str, &str)]) -> Result<()> {
-    let screenshots = target_folder().join("screenshots");
-    std::fs::create_dir_all(&screenshots)?;
-    let folder = repository().join("tests/browser");
-    let output = Command::new(repository().join("tests/counterparts/node_modules/.bin/node"))
-        .arg(script)
-        .env("HOST", &host.url)
-        .env("CHROMIUM", chromium()?)
-        .env("SCREENSHOTS", &screenshots)
-        .envs(environment.iter().copied())
-        .current_dir(folder)
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{}\n{text}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let facts: Value = text
-        .lines()
-        .last()
-        .and_then(|line| serde_json::from_str(line).ok())
-        .context("no facts")?;
-    assert_eq!(facts["problems"], json!([]), "{facts}");
-    println!("screenshots are in {}", screenshots.display());
     Ok(())
 }

@@ -107,7 +107,7 @@ impl Author {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_preset_goes_through_a_registry_into_a_host_that_demands_signatures() -> Result<()>
 {
-    let mut author = Author::new().await?;
+    let author = Author::new().await?;
     let registry = DockerRegistry::start(false).await?;
     let component = author.component()?;
     let to = format!("{}/presets/generic", registry.host);
@@ -168,8 +168,16 @@ async fn a_signed_preset_goes_through_a_registry_into_a_host_that_demands_signat
     author
         .good(&["preset", "trust", &public, "--presets", "generic"])
         .await?;
-    author.host.stop().await?;
-    author.host.serve().await?;
+    // Without a restart.
+    author
+        .host
+        .audited(|event| event["action"] == "preset.trust")
+        .await?;
+    let loaded = |event: &Value| {
+        event["action"] == "preset.loaded"
+            && event["detail"].as_str().is_some_and(|d| d.contains("acme"))
+    };
+    author.host.audited(loaded).await?;
     let preset = author
         .host
         .must(Method::GET, "/presets/generic", None)

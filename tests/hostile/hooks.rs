@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::preset::{GrantFacts, Preset};
+use countersign_core::preset::{Call, GrantFacts, Preset};
 use countersign_core::scope::ScopeSet;
 use serde_json::{Value, json};
 
@@ -175,4 +175,108 @@ fn a_hook_that_hides_tools_can_invent_none() {
         preset.filter_tools(&tools, &grant),
         Ok(Some(vec!["write".to_owned()]))
     );
+}
+
+#[test]
+fn a_hook_that_tells_who_somebody_is_cannot_hide_or_flood() {
+    let mut street = Street::new("identity");
+    let account = |id: &str, label: &str| ok(json!({"id": id, "label": label, "tenant": null}));
+    let mut cases = wild();
+    cases.extend([
+        ("knows nobody".into(), account("", "Ada")),
+        (
+            "has an id of 10 KB".into(),
+            account(&"i".repeat(10_000), "Ada"),
+        ),
+        (
+            "has a label of 10 KB".into(),
+            account("7", &"l".repeat(10_000)),
+        ),
+        ("breaks the line".into(), account("7\r\nx", "Ada")),
+        (
+            "turns the reading around".into(),
+            account("7", "Ada\u{202e}"),
+        ),
+        (
+            "answers with 1 MB".into(),
+            account("7", &"l".repeat(1_000_000)),
+        ),
+    ]);
+    let lines = faults(&mut street, "identity", cases, |preset| {
+        preset.identity(r#"{"id":7}"#)
+    });
+    insta::assert_snapshot!("identity", lines);
+}
+
+#[test]
+fn a_hook_that_takes_from_results_fails_by_class() {
+    let mut street = Street::new("redact");
+    let call = Call {
+        method: "tools/call",
+        name: Some("read"),
+        arguments: None,
+        host: "api.example.com",
+    };
+    let mut cases = wild();
+    cases.extend([
+        (
+            "takes a hundred thousand things".into(),
+            ok((0..100_000).map(|_| json!({"drop": ""})).collect()),
+        ),
+        (
+            "points with 1 MB".into(),
+            ok(json!([{"mask": "/".repeat(1_000_000)}])),
+        ),
+    ]);
+    let lines = faults(&mut street, "redact", cases, |preset| {
+        preset.redact(&call, RESULT)
+    });
+    insta::assert_snapshot!("redact", lines);
+}
+
+/// A tool's result as a redactor sees it.
+const RESULT: &str = r#"{"content":[{"type":"text","text":"été 7"}],"structuredContent":{"n":7}}"#;
+
+#[test]
+fn a_redaction_that_does_not_fit_the_result_withholds_it() {
+    let mut street = Street::new("redactions out of range");
+    let call = Call {
+        method: "tools/call",
+        name: Some("read"),
+        arguments: None,
+        host: "api.example.com",
+    };
+    let range = |at: &str, from: u64, to: u64| json!([{"mask-range": [at, from, to]}]);
+    let cases = [
+        ("past the end", range("/content/0/text", 3, 4_294_967_295)),
+        ("from past the end", range("/content/0/text", 100, 200)),
+        ("backwards", range("/content/0/text", 4, 2)),
+        ("in the middle of a letter", range("/content/0/text", 1, 3)),
+        ("of a number", range("/structuredContent/n", 0, 1)),
+        ("of what is not there", range("/content/9/text", 0, 1)),
+        (
+            "of an index with a zero before it",
+            range("/content/00/text", 0, 1),
+        ),
+        ("of everything", json!([{"drop": ""}])),
+        ("of a pointer without a slash", json!([{"drop": "content"}])),
+        (
+            "of a member that is not there",
+            json!([{"mask": "/no/such/member"}]),
+        ),
+    ];
+    let lines: String = cases
+        .into_iter()
+        .map(|(what, redactions)| {
+            let preset = street.serving(what, &hooked("redact", ok(redactions)));
+            let told = street.beside(what, |_| preset.redact(&call, RESULT));
+            // Well-formed; whether it fits is seen where it is applied.
+            let told = told.unwrap().unwrap_or_default();
+            match countersign_mcp::redact::apply(RESULT, &told) {
+                Err(why) => line(what, &why),
+                Ok(left) => panic!("{what}: {left}"),
+            }
+        })
+        .collect();
+    insta::assert_snapshot!("redactions", lines);
 }

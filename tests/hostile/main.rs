@@ -17,7 +17,11 @@ mod descriptions;
 mod files;
 mod hooks;
 mod host;
+mod policies;
+mod policy;
+mod rollback;
 mod street;
+mod upgrade;
 mod wasi;
 
 #[allow(dead_code, reason = "shared with the crate's own tests")]

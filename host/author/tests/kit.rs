@@ -121,6 +121,47 @@ async fn the_same_component_gets_the_same_report() {
     assert_eq!(reports[0], reports[1]);
 }
 
+#[tokio::test]
+async fn a_component_that_crashes_loops_or_is_greedy_fails_by_name_and_the_run_ends() {
+    let component = component("tests/fixtures/presets/out/faults-0.1.0.wasm");
+    let record = r#"
+[provider]
+authorization_endpoint = "https://auth.example.com/authorize"
+token_endpoint = "https://auth.example.com/token"
+audience_hosts = ["mcp.example.com"]
+"#;
+    let cases = ["trap", "loop", "bomb", "panic", "overflow", "header-host"]
+        .map(|tool| format!("  {{ tool = \"{tool}\", granted = \"\", expect = \"allow\" }},\n"));
+    let cases = format!("cases = [\n{}]\n{record}", cases.concat());
+    let report = kit::run(&component, table(&cases)).await.unwrap();
+    let text = report.text();
+    for (tool, said) in [
+        ("trap", "crashed"),
+        ("loop", "did not answer in time"),
+        ("bomb", "asked for more memory"),
+        ("panic", "crashed"),
+        ("overflow", "crashed"),
+        ("header-host", "is not allowed"),
+    ] {
+        let line = text
+            .lines()
+            .position(|l| l.contains(&format!(" {tool} with")));
+        let after: Vec<&str> = text.lines().skip(line.expect(tool)).take(4).collect();
+        assert!(after.join(" ").contains(said), "{tool}: {text}");
+    }
+    assert_eq!(failed(&report).len(), 6, "{text}");
+    // One that cannot even say what it is.
+    for (fault, said) in [
+        ("trap", "crashed"),
+        ("loop", "did not answer in time"),
+        ("bomb", "asked for more memory"),
+    ] {
+        let text = format!("{record}settings = {{ fault = \"{fault}\" }}");
+        let error = kit::run(&component, table(&text)).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{fault}: {error}");
+    }
+}
+
 #[test]
 fn the_bench_measures_the_tables_first_case() {
     let component = component("catalog/github-0.1.0.wasm");

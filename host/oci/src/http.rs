@@ -359,9 +359,15 @@ impl Registry {
                 cause = inner;
             }
             let cause = plain(&cause.to_string());
-            match is_loopback(&self.base) && self.base.scheme() == "https" {
-                true => format!("{cause}; if it speaks plain http, give --plain-http"),
-                false => cause,
+            if cause.contains("UnknownIssuer") {
+                format!(
+                    "{cause}; if its certificate is of an authority of your own, put that into the system's store or \
+                     name its file in SSL_CERT_FILE"
+                )
+            } else if is_loopback(&self.base) && self.base.scheme() == "https" {
+                format!("{cause}; if it speaks plain http, give --plain-http")
+            } else {
+                cause
             }
         };
         OciError::Unreachable {

@@ -22,12 +22,13 @@ use crate::cache::CompileCache;
 use crate::engine::{EngineConfig, Sandboxes};
 use crate::load::{self, LoadError};
 use crate::policies::Policies;
-use crate::signature::{Origin, SignaturePolicy, Trust};
+use crate::signature::{SignaturePolicy, Standing, Trust};
 use crate::terms::Terms;
 
 mod bindings;
 mod files;
 mod report;
+mod scan;
 mod suspects;
 mod watch;
 
@@ -39,18 +40,18 @@ pub use report::{
     BindError, BindingStatus, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
     PassedOver, Proposal, Serving,
 };
-pub use suspects::FaultReport;
 use suspects::Suspects;
+pub use suspects::{ConsentHook, FaultReport};
 
 /// Events kept for a subscriber that is slow.
-const BACKLOG: usize = 256;
+const BACKLOG: usize = 1024;
 
 /// The catalog.
 pub struct Catalog {
     dir: PathBuf,
     sandboxes: Arc<Sandboxes>,
     policies: Policies,
-    trust: Trust,
+    trust: ArcSwap<Trust>,
     /// Held while the directory is read and components are compiled.
     scanning: Mutex<()>,
     files: Mutex<Files>,
@@ -58,6 +59,8 @@ pub struct Catalog {
     suspects: Mutex<Suspects>,
     serving: ArcSwap<HashMap<ProviderName, Arc<Bound>>>,
     events: broadcast::Sender<CatalogEvent>,
+    /// Has every event since before the first scan.
+    from_start: Mutex<Option<broadcast::Receiver<CatalogEvent>>>,
     /// Dropping it ends the watcher's thread.
     watcher: Mutex<Option<watch::Watcher>>,
 }
@@ -92,17 +95,19 @@ impl Catalog {
         std::fs::create_dir_all(dir).map_err(unusable)?;
         std::fs::read_dir(dir).map_err(unusable)?;
         let sandboxes = Sandboxes::new(config, cache)?;
+        let (events, from_start) = broadcast::channel(BACKLOG);
         let this = Arc::new(Self {
             dir: dir.to_owned(),
             policies: Policies::open(dir, &sandboxes, trust.clone()),
             sandboxes,
-            trust,
+            trust: ArcSwap::from_pointee(trust),
             scanning: Mutex::new(()),
             files: Mutex::default(),
             bindings: Mutex::default(),
             suspects: Mutex::default(),
             serving: ArcSwap::default(),
-            events: broadcast::channel(BACKLOG).0,
+            events,
+            from_start: Mutex::new(Some(from_start)),
             watcher: Mutex::new(None),
         });
         // Watch first: what changes while the first scan runs is seen.
@@ -234,71 +239,18 @@ impl Catalog {
         lock(&self.files).inspect(name_or_file)
     }
 
+    /// What has changed since the catalog was opened, the first scan included;
+    /// for whoever asks first. As [`Self::subscribe`] for others.
+    #[must_use]
+    pub fn subscribe_from_start(&self) -> broadcast::Receiver<CatalogEvent> {
+        let first = lock(&self.from_start).take();
+        first.unwrap_or_else(|| self.subscribe())
+    }
+
     /// What changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<CatalogEvent> {
         self.events.subscribe()
-    }
-
-    /// Looks at the whole directory now, as the watcher does by itself.
-    pub fn rescan(&self) {
-        self.scan(&[], false);
-    }
-
-    /// Looks at the directory; `changed` are files to read even if they look
-    /// unchanged. With `patience`, one that may be half-written is left as it
-    /// was; true says that it should be looked at again soon.
-    fn scan(&self, changed: &[String], patience: bool) -> bool {
-        let _scanning = lock(&self.scanning);
-        let found = match files::look(&self.dir) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(dir = %self.dir.display(), %error, "the catalog directory cannot be listed; keeping what is loaded");
-                return false;
-            }
-        };
-        let work = lock(&self.files).outdated(&found, changed);
-        let mut reporter = self.reporter();
-        let mut any = false;
-        for (file, stamp) in work {
-            let source = load::read_all(&self.dir.join(&file));
-            let read = source.as_ref().ok().map(load::Source::digest);
-            if lock(&self.files).is_known(&file, stamp, read) {
-                continue;
-            }
-            let digest = source.as_ref().ok().map(|s| Digest::of(&s.bytes));
-            let result = source.and_then(|s| load::load(&self.sandboxes, &self.trust, &file, s));
-            if let Err(error) = &result
-                && patience
-                && lock(&self.files).may_be_half_written(&file, stamp, error)
-            {
-                continue;
-            }
-            any |= lock(&self.files).put(file, stamp, (read, digest), result, &mut reporter);
-        }
-        any |= lock(&self.files).retain(&found, &mut reporter);
-        if any {
-            self.swap();
-        }
-        let mut files = lock(&self.files);
-        files.forget_drained();
-        files.has_unsettled()
-    }
-
-    /// Decides for every binding anew.
-    fn swap(&self) {
-        let mut bindings = lock(&self.bindings);
-        let files = lock(&self.files);
-        let candidates: Vec<_> = bindings
-            .presets()
-            .into_iter()
-            .map(|name| (files.candidates(&name), name))
-            .collect();
-        drop(files);
-        for (candidates, name) in candidates {
-            bindings.refresh(&name, &candidates, &mut self.reporter());
-        }
-        self.serving.store(Arc::new(bindings.serving()));
     }
 
     fn reporter(&self) -> impl FnMut(CatalogEvent) + '_ {
@@ -433,7 +385,7 @@ pub fn inspect_file_with(
     let loaded = match load::load(&sandboxes, &looking, file, source.clone()) {
         Err(LoadError::Signature(why)) => {
             let mut loaded = load::load(&sandboxes, &Trust::off(), file, source)?;
-            loaded.origin = Origin::refused(&why);
+            loaded.standing = Standing::refused(why);
             loaded
         }
         loaded => loaded?,

@@ -44,9 +44,9 @@ mod workbench;
 pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;
 pub use catalog::{
-    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, FaultReport, FileState,
-    Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions, inspect_file,
-    inspect_file_with, rehearse_file,
+    BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, ConsentHook, FaultReport,
+    FileState, Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions,
+    inspect_file, inspect_file_with, rehearse_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};

@@ -19,8 +19,8 @@ use crate::engine::Sandboxes;
 use crate::host::PresetLog;
 use crate::permissions::{PermissionSet, hook_names};
 use crate::signature::{
-    LARGEST_PULLED, LARGEST_SIGNATURE, ORIGIN_SUFFIX, Origin, Pulled, SIGNATURE_SUFFIX,
-    SignatureError, Trust, permissions_of,
+    LARGEST_PULLED, LARGEST_SIGNATURE, ORIGIN_SUFFIX, Pulled, SIGNATURE_SUFFIX, SignatureError,
+    Standing, Trust, permissions_of,
 };
 use crate::symbols::Symbols;
 use crate::{outline, wasi};
@@ -122,7 +122,20 @@ pub(crate) struct Loaded {
     /// is nothing else before settings.
     pub(crate) signed: PermissionSet,
     /// Who vouches for it.
-    pub(crate) origin: Origin,
+    pub(crate) standing: Standing,
+}
+
+impl Loaded {
+    /// Judges it by what the operator trusts now; whether somebody else vouches
+    /// for it than before.
+    ///
+    /// # Errors
+    /// [`SignatureError`]: it may not serve any more.
+    pub(crate) fn judge_again(&self, file: &str, trust: &Trust) -> Result<bool, SignatureError> {
+        let named = (file, &self.name, self.version.as_str());
+        self.standing
+            .judge_again(named, self.digest, &self.signed, trust)
+    }
 }
 
 /// A component's bytes, and what lies beside it.
@@ -141,6 +154,11 @@ impl Source {
             signature: None,
             pulled: None,
         }
+    }
+
+    /// The note of where it was pulled from, if it speaks of this component.
+    pub(crate) fn pulled(&self, digest: Digest) -> Option<Pulled> {
+        Pulled::parse(self.pulled.as_deref()?, digest)
     }
 
     /// Changes with any of the files.
@@ -275,6 +293,7 @@ pub(crate) fn load(
     outline::check(&bytes, sandboxes.config().large.modules).map_err(LoadError::Burden)?;
     let digest = Digest::of(&bytes);
     // Before anything is compiled.
+    let kept = signature.clone();
     let (mut origin, signature) = trust.judge((file, &name, &version), digest, signature)?;
     origin.pulled = pulled.and_then(|note| Pulled::parse(&note, digest));
     let (component, class) = sandboxes
@@ -313,7 +332,7 @@ pub(crate) fn load(
         description,
         permissions,
         signed,
-        origin,
+        standing: Standing::new(kept, origin),
     })
 }
 

@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use countersign_core::names::{Digest, PresetName};
 use countersign_core::policy::{Judge, Judgement, Subject};
 use countersign_core::preset::PresetFault;
@@ -23,11 +24,11 @@ use crate::faults::plain;
 use crate::load::{self, LoadError, Source};
 use crate::outline;
 use crate::permissions::PermissionSet;
-use crate::signature::{Trust, permissions_of};
+use crate::signature::{Origin, SIGNATURE_SUFFIX, Standing, Trust};
 
 mod v0_1_0;
 
-use v0_1_0::Prepared;
+use v0_1_0::{PACKAGE, Prepared};
 
 /// Longest name, title or reason of a component, in characters.
 const LONGEST_TEXT: usize = 500;
@@ -43,6 +44,8 @@ pub struct PolicyFile {
     pub version: Option<String>,
     /// Of its content, if it could be read.
     pub digest: Option<Digest>,
+    /// Who vouches for it, if it may be used.
+    pub origin: Option<Origin>,
     /// Why it cannot be used.
     pub refused: Option<String>,
 }
@@ -70,6 +73,9 @@ pub enum PolicyBindError {
     /// Nothing of this content is there.
     #[error("no file of catalog/policies has the content {0}; put it there")]
     Unknown(Digest),
+    /// It is there, and may not be used.
+    #[error("the content {0} may not judge: {1}")]
+    Refused(Digest, String),
     /// It refuses the settings, or fails.
     #[error("{0}")]
     Describe(PresetFault),
@@ -79,17 +85,27 @@ pub enum PolicyBindError {
 }
 
 struct Loaded {
+    file: String,
     name: PresetName,
     version: String,
     digest: Digest,
+    standing: Standing,
     guest: Prepared,
 }
 
 /// When and how large a file was last written; none if that is not known.
-type Stamp = Option<(SystemTime, u64)>;
+type One = Option<(SystemTime, u64)>;
+
+/// The same of a component and of the signature beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    component: One,
+    signature: One,
+}
 
 struct Known {
-    stamp: Stamp,
+    /// None: to be looked at again.
+    stamp: Option<Stamp>,
     content: Result<Arc<Loaded>, (Option<Digest>, String)>,
 }
 
@@ -97,10 +113,10 @@ struct Known {
 pub struct Policies {
     dir: PathBuf,
     sandboxes: Arc<Sandboxes>,
-    trust: Trust,
+    trust: ArcSwap<Trust>,
     files: Mutex<BTreeMap<String, Known>>,
     /// Contents that were bound, by digest: a file may go, its policy stays.
-    held: Mutex<BTreeMap<Digest, std::sync::Weak<Loaded>>>,
+    held: Mutex<BTreeMap<Digest, Weak<Loaded>>>,
 }
 
 impl Policies {
@@ -110,7 +126,7 @@ impl Policies {
         let this = Self {
             dir: catalog.join("policies"),
             sandboxes: Arc::clone(sandboxes),
-            trust,
+            trust: ArcSwap::from_pointee(trust),
             files: Mutex::default(),
             held: Mutex::default(),
         };
@@ -127,7 +143,8 @@ impl Policies {
             let before = files.len();
             files.retain(|file, _| found.contains_key(file));
             let same = |file: &String, stamp: &Stamp| {
-                stamp.is_some() && files.get(file).is_some_and(|k| k.stamp == *stamp)
+                stamp.component.is_some()
+                    && files.get(file).is_some_and(|k| k.stamp == Some(*stamp))
             };
             let gone = files.len() != before;
             let outdated: Vec<_> = found.into_iter().filter(|(f, s)| !same(f, s)).collect();
@@ -141,6 +158,7 @@ impl Policies {
                 }
                 Err((_, reason)) => tracing::warn!(file, reason, "policy component refused"),
             }
+            let stamp = Some(stamp);
             lock(&self.files).insert(file, Known { stamp, content });
             changed = true;
         }
@@ -150,10 +168,27 @@ impl Policies {
     fn load(&self, file: &str) -> Result<Arc<Loaded>, (Option<Digest>, String)> {
         let source = load::read_all(&self.dir.join(file)).map_err(|e| (None, e.to_string()))?;
         let digest = Digest::of(&source.bytes);
-        let loaded = load_source(&self.sandboxes, &self.trust, file, source, digest);
+        let loaded = load_source(&self.sandboxes, &self.trust.load(), file, source, digest);
         loaded
             .map(Arc::new)
             .map_err(|e| (Some(digest), e.to_string()))
+    }
+
+    /// Takes other words for components from now on, and looks at all of them
+    /// again. A policy is bound anew to have what it takes back hold.
+    pub(crate) fn retrust(&self, trust: Arc<Trust>) {
+        self.trust.store(Arc::clone(&trust));
+        for loaded in lock(&self.held).values().filter_map(Weak::upgrade) {
+            let named = (&*loaded.file, &loaded.name, loaded.version.as_str());
+            // What comes of it is told where it is bound.
+            let _ = loaded
+                .standing
+                .judge_again(named, loaded.digest, &asked(), &trust);
+        }
+        for known in lock(&self.files).values_mut() {
+            known.stamp = None;
+        }
+        self.rescan();
     }
 
     /// Every file, by name.
@@ -169,6 +204,7 @@ impl Policies {
                     Ok(loaded) => Some(loaded.digest),
                     Err((digest, _)) => *digest,
                 },
+                origin: known.content.as_ref().ok().map(|l| l.standing.origin()),
                 refused: known
                     .content
                     .as_ref()
@@ -201,7 +237,7 @@ impl Policies {
         settings: &Map<String, Value>,
     ) -> Result<(Arc<dyn Judge>, PolicyDescription), PolicyBindError> {
         let loaded = self
-            .content(digest)
+            .content(digest)?
             .filter(|loaded| loaded.name.as_str() == name)
             .ok_or(PolicyBindError::Unknown(digest))?;
         let settings = canonical_settings(settings);
@@ -219,14 +255,54 @@ impl Policies {
         Ok((Arc::new(judge), description))
     }
 
-    fn content(&self, digest: Digest) -> Option<Arc<Loaded>> {
+    fn content(&self, digest: Digest) -> Result<Option<Arc<Loaded>>, PolicyBindError> {
         let files = lock(&self.files);
         let mut usable = files.values().filter_map(|k| k.content.as_ref().ok());
-        usable
-            .find(|loaded| loaded.digest == digest)
-            .map(Arc::clone)
-            .or_else(|| lock(&self.held).get(&digest)?.upgrade())
+        if let Some(found) = usable.find(|loaded| loaded.digest == digest) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        let mut refused = files.values().filter_map(|k| k.content.as_ref().err());
+        let why = refused.find(|(of, _)| *of == Some(digest));
+        let held = lock(&self.held).get(&digest).and_then(Weak::upgrade);
+        match (held.filter(|loaded| loaded.standing.is_good()), why) {
+            (Some(held), _) => Ok(Some(held)),
+            (None, Some((_, why))) => Err(PolicyBindError::Refused(digest, why.clone())),
+            (None, None) => Ok(None),
+        }
     }
+}
+
+/// What every policy asks for.
+fn asked() -> PermissionSet {
+    PermissionSet {
+        imports: ["log".to_owned()].into(),
+        ..PermissionSet::default()
+    }
+}
+
+/// Whether a component is a policy, good or not. Compiles it.
+pub(crate) fn is_one(sandboxes: &Sandboxes, bytes: &[u8]) -> bool {
+    let Ok((component, _)) = sandboxes.compile(bytes) else {
+        return false;
+    };
+    let engine = component.engine();
+    component
+        .component_type()
+        .exports(engine)
+        .any(|(name, _)| name.starts_with(PACKAGE))
+}
+
+/// What a policy component asks for, if it may be used at all.
+///
+/// # Errors
+/// [`LoadError`]: no host would use it.
+pub(crate) fn asked_by(
+    sandboxes: &Sandboxes,
+    file: &str,
+    source: Source,
+) -> Result<PermissionSet, LoadError> {
+    let digest = Digest::of(&source.bytes);
+    load_source(sandboxes, &Trust::off(), file, source, digest).map(|_| asked())
 }
 
 fn load_source(
@@ -240,13 +316,9 @@ fn load_source(
     load::is_component(&source.bytes)?;
     outline::check(&source.bytes, sandboxes.config().large.modules).map_err(LoadError::Burden)?;
     // Before anything is compiled.
-    let (_, signature) = trust.judge((file, &name, &version), digest, source.signature)?;
-    if let Some(signature) = signature {
-        signature.agrees(&permissions_of(&PermissionSet {
-            imports: ["log".to_owned()].into(),
-            ..PermissionSet::default()
-        }))?;
-    }
+    let named = (file, &name, version.as_str());
+    let pulled = source.pulled(digest);
+    let origin = trust.judge_whole(named, digest, source.signature.clone(), &asked())?;
     let tag = format!("policy {name}@{}", digest.short());
     let guest = Prepared::new(sandboxes, &source.bytes, tag)?;
     // One that refuses empty settings in so many words is not broken.
@@ -255,9 +327,11 @@ fn load_source(
         Err(fault) => return Err(LoadError::Describe(fault)),
     }
     Ok(Loaded {
+        file: file.to_owned(),
         name,
         version,
         digest,
+        standing: Standing::new(source.signature, Origin { pulled, ..origin }),
         guest,
     })
 }
@@ -345,12 +419,20 @@ fn look(dir: &Path) -> BTreeMap<String, Stamp> {
         .flatten()
         .filter_map(|entry| {
             let file = entry.file_name().into_string().ok()?;
-            let stamp = std::fs::metadata(entry.path())
-                .and_then(|m| Ok((m.modified()?, m.len())))
-                .ok();
+            let component = written(&entry.path());
+            let signature = written(&dir.join(format!("{file}{SIGNATURE_SUFFIX}")));
+            let stamp = Stamp {
+                component,
+                signature,
+            };
             (file.ends_with(".wasm") && !file.starts_with('.')).then_some((file, stamp))
         })
         .collect()
+}
+
+fn written(path: &Path) -> One {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,6 +13,7 @@ mod keys;
 mod manifest;
 mod origin;
 mod sign;
+mod standing;
 mod trust;
 
 pub use error::SignatureError;
@@ -22,6 +23,7 @@ pub use manifest::{LARGEST_SIGNATURE, Manifest, Permissions, SignatureFile};
 pub(crate) use origin::LARGEST_PULLED;
 pub use origin::{Origin, Pulled, SignatureState};
 pub use sign::{SignError, signature_of};
+pub(crate) use standing::Standing;
 pub use trust::{PresetPattern, Publisher, SignaturePolicy, Trust, judge};
 
 /// Added to a component's file name for its signature.

@@ -1,5 +1,5 @@
-//! Faults of presets on their way from calls to the catalog, which may go back
-//! from a version that fails for everybody. Calls do not wait for it.
+//! Faults of presets on their way from calls and consents to the catalog, which
+//! may go back from a version that fails for everybody. Nobody waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,6 +7,10 @@ use countersign_presets::FaultReport;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::wiring::App;
+
+mod witnessed;
+
+pub(crate) use witnessed::witnessed;
 
 /// Reports that may wait; more are dropped, since those that wait say the same.
 const WAITING: usize = 64;
@@ -28,7 +32,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// A preset failed in a call.
+    /// A preset failed in a call or a consent.
     pub fn report(&self, report: FaultReport) {
         // Full or closed: then others told the same, or the host ends.
         let _ = self.sender.try_send(report);

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
+use crate::in_flight::InFlight;
 
 pub mod address;
 mod patch;
@@ -45,7 +46,8 @@ pub use policy::{
     PolicyInput, WhoInput,
 };
 pub use presets::{
-    Approved, BindingView, Chosen, PassedOverView, PresetHost, PresetView, Rules, WaitingView,
+    Approved, BindingView, Chosen, OriginView, PassedOverView, PolicyComponentView, PresetHost,
+    PresetView, Rules, WaitingView,
 };
 pub use provider::ProviderInput;
 pub use refusal::Refusal;
@@ -65,6 +67,8 @@ pub struct Registry {
     /// Counts the changes of all processes, as of the snapshot: a check against
     /// it holds only while nobody else has changed anything.
     edition: std::sync::Mutex<Option<Revision>>,
+    /// Calls on their way, by the preset version that judged them.
+    pub in_flight: InFlight,
     /// One change at a time in this process, so that checks against the
     /// snapshot still hold when the write happens; other processes are kept
     /// out by compare-and-set.
@@ -95,6 +99,7 @@ impl Registry {
             shown: std::sync::Mutex::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
             edition: std::sync::Mutex::new(edition),
+            in_flight: InFlight::default(),
             writing: tokio::sync::Mutex::new(()),
         });
         this.bind_all().await;

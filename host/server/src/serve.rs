@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_presets::CatalogEvent;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -43,6 +44,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         signals(SignalKind::terminate())?,
         signals(SignalKind::interrupt())?,
     );
+    let reload = signals(SignalKind::hangup())?;
     let app = App::open(config).await?;
     let keys = app.oauth.keep_signers().await;
     keys.map_err(|e| StartError::Part(e.to_string()))?;
@@ -57,6 +59,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let faults = tokio::spawn(crate::faults::follow(Arc::clone(&app)));
     let policies = tokio::spawn(follow_policies(Arc::clone(&app)));
     let replicas = tokio::spawn(crate::replicas::follow(Arc::clone(&app)));
+    let trust = tokio::spawn(crate::trust::follow(Arc::clone(&app), reload));
     accept(&app, listener, stop).await?;
     housekeeping.abort();
     following.abort();
@@ -64,6 +67,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     decisions.abort();
     policies.abort();
     replicas.abort();
+    trust.abort();
     app.recorder
         .flush(app.world.records.as_ref(), app.world.clock.now())
         .await;
@@ -176,7 +180,21 @@ async fn follow_policies(app: Arc<App>) {
 
 /// Keeps approvals and audit in step with what the catalog does by itself.
 async fn follow_catalog(app: Arc<App>) {
-    let mut events = app.catalog.subscribe();
+    let mut events = app.catalog.subscribe_from_start();
+    // A start binds everybody: that a version serves as before is no news.
+    while let Ok(event) = events.try_recv() {
+        let is_news = !matches!(
+            event,
+            CatalogEvent::Swapped {
+                from: None,
+                automatic: None,
+                ..
+            }
+        );
+        if is_news {
+            app.registry.follow(event).await;
+        }
+    }
     loop {
         match events.recv().await {
             Ok(event) => {

@@ -46,6 +46,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Presets.
     pub catalog: Arc<Catalog>,
+    /// Whether what the configuration says of them now can be used.
+    pub trust: Arc<crate::trust::Standing>,
     /// Who is calling.
     pub identity: Identity,
     /// The client of providers.
@@ -188,6 +190,7 @@ impl App {
             world,
             registry,
             catalog,
+            trust: Arc::default(),
             identity,
             oauth,
         }))

@@ -12,6 +12,7 @@ use super::report::PassedOver;
 use super::{BindError, BindingStatus, CatalogEvent, Proposal, Serving};
 use crate::approval::Approval;
 use crate::bound::Bound;
+use crate::load::SharedLoaded;
 use crate::permissions::PermissionSet;
 use crate::terms::Terms;
 
@@ -67,6 +68,14 @@ impl Bindings {
 
     pub(super) fn remove(&mut self, provider: &ProviderName) {
         self.0.remove(provider);
+    }
+
+    /// What serves somebody, with the files it came from.
+    pub(super) fn served(&self) -> Vec<(String, SharedLoaded)> {
+        let served = self.0.values().filter_map(|b| b.serving.as_ref());
+        served
+            .map(|s| (s.file.clone(), Arc::clone(s.bound.loaded())))
+            .collect()
     }
 
     /// The presets that somebody is bound to.
@@ -129,6 +138,7 @@ impl Bindings {
                 file: served.file.clone(),
                 version: served.bound.loaded().version.clone(),
                 digest: served.bound.digest(),
+                origin: served.bound.loaded().standing.origin(),
                 permissions: served.bound.approval().permissions.clone(),
             }),
             pending: binding.pending.clone(),
@@ -246,6 +256,9 @@ impl Binding {
                 self.pending = Some(propose(&self.provider, &candidate, &bound, known));
             }
         }
+        if let (Some(before), None) = (&before, &self.serving) {
+            tracing::error!(provider = %self.provider.name, file = before.file, "no version serves the provider any more; its calls fail until one may");
+        }
         for over in &self.passed_over {
             if !before_over.contains(over) {
                 tracing::warn!(provider = %self.provider.name, file = over.file, reason = over.reason, "this version does not serve the provider");
@@ -273,10 +286,11 @@ impl Binding {
 
     /// The candidates, newest first, with what serves now among them: after
     /// other content of its own file, before older versions. If its file is
-    /// gone (somebody took the version back) it comes last.
+    /// gone (somebody took the version back) it comes last. What nobody trusted
+    /// vouches for any more is not good.
     fn with_last_good(&self, candidates: &[Candidate], before: Option<&Served>) -> Vec<Candidate> {
         let mut all = candidates.to_vec();
-        if let Some(served) = before {
+        if let Some(served) = before.filter(|served| served.bound.loaded().standing.is_good()) {
             let good = Candidate {
                 file: served.file.clone(),
                 loaded: Arc::clone(served.bound.loaded()),
@@ -354,7 +368,7 @@ fn propose(
         preset: provider.preset.clone(),
         file: candidate.file.clone(),
         version: candidate.loaded.version.clone(),
-        origin: candidate.loaded.origin.clone(),
+        origin: candidate.loaded.standing.origin(),
         difference: PermissionSet::difference(known, &approval.permissions),
         approval,
     }

@@ -11,7 +11,7 @@ use countersign_core::names::{Digest, PresetName};
 use super::report::{entry, inspection};
 use super::{CatalogEntry, CatalogEvent, FileState, Inspection};
 use crate::load::{LoadError, Loaded, SharedLoaded, parse_file_name};
-use crate::signature::{ORIGIN_SUFFIX, SIGNATURE_SUFFIX};
+use crate::signature::{ORIGIN_SUFFIX, SIGNATURE_SUFFIX, Trust};
 
 /// Changes when a component does, or what lies beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Files {
                 report(CatalogEvent::Loaded {
                     file: file.clone(),
                     digest: loaded.digest,
-                    origin: Box::new(loaded.origin.clone()),
+                    origin: Box::new(loaded.standing.origin()),
                 });
                 if let Some(good) = good.filter(|_| changed) {
                     self.leaves(&file, &good);
@@ -220,6 +220,47 @@ impl Files {
         };
         self.known.insert(file, known);
         changed
+    }
+
+    /// Judges every content by what is trusted now. What may serve no more is
+    /// let go of; what was refused is to be read again. True if what may serve
+    /// has changed.
+    pub(super) fn judge_again(
+        &mut self,
+        trust: &Trust,
+        report: &mut impl FnMut(CatalogEvent),
+    ) -> bool {
+        let mut gone = Vec::new();
+        for (file, known) in &mut self.known {
+            if known.refusal.is_some() {
+                known.read = None;
+                known.passing = true;
+            }
+            let Some(good) = &known.good else { continue };
+            match good.judge_again(file, trust) {
+                Ok(false) => {}
+                Ok(true) => report(CatalogEvent::Loaded {
+                    file: file.clone(),
+                    digest: good.digest,
+                    origin: Box::new(good.standing.origin()),
+                }),
+                Err(why) => {
+                    let reason = LoadError::from(why).to_string();
+                    report(CatalogEvent::Refused {
+                        file: file.clone(),
+                        reason: reason.clone(),
+                    });
+                    known.refusal = Some(reason);
+                    known.read = None;
+                    known.passing = true;
+                    gone.extend(known.good.take().map(|good| (file.clone(), good)));
+                }
+            }
+        }
+        for (file, good) in &gone {
+            self.leaves(file, good);
+        }
+        !gone.is_empty()
     }
 
     /// Remembers a content that no file has any more, without keeping it.

@@ -75,6 +75,8 @@ pub struct Serving {
     pub version: String,
     /// Of the component.
     pub digest: Digest,
+    /// Who vouches for it.
+    pub origin: Origin,
     /// What it was approved for.
     pub permissions: PermissionSet,
 }
@@ -236,7 +238,7 @@ pub(super) fn entry(file: &str, loaded: &Loaded, refusal: Option<&str>) -> Catal
         version: Some(loaded.version.clone()),
         digest: Some(loaded.digest),
         size: Some(loaded.size),
-        origin: Some(loaded.origin.clone()),
+        origin: Some(loaded.standing.origin()),
         state: match (refusal, &loaded.description) {
             (Some(reason), _) => FileState::Refused {
                 reason: reason.to_owned(),

@@ -23,6 +23,10 @@ const USERS: usize = 3;
 const MOST: usize = 256;
 /// A tool that no server has.
 const NO_TOOL: &str = "countersign_probe";
+/// RFC 6749 §5.1, as a hook sees it.
+const MASKED_ANSWER: &str = r#"{"access_token":"********","token_type":"******","expires_in":3600,"refresh_token":"********"}"#;
+/// RFC 6749 §5.2, as a hook sees it.
+const MASKED_REFUSAL: &str = r#"{"error":"*************"}"#;
 
 /// A preset failed in a call.
 #[derive(Debug, Clone)]
@@ -35,8 +39,23 @@ pub struct FaultReport {
     pub user: UserName,
     /// The tool, if one was called.
     pub tool: Option<String>,
+    /// The hook that failed outside of calls; none for all that a call asks.
+    pub hook: Option<ConsentHook>,
     /// How it failed.
     pub fault: PresetFault,
+}
+
+/// A hook that is asked while a user connects an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsentHook {
+    /// Before he is sent to the provider.
+    AuthorizeParameters,
+    /// When he comes back, or tokens are renewed.
+    TokenAnswer,
+    /// When renewing is refused.
+    RefreshError,
+    /// When the provider has told who he is.
+    Identity,
 }
 
 /// Users who met a confirmed fault, by version.
@@ -75,7 +94,11 @@ impl Catalog {
         let Some((served, back)) = self.way_back(report) else {
             return false;
         };
-        let Some(fault) = fails_alone(&served, &back, report.tool.as_deref()) else {
+        let fault = match report.hook {
+            None => fails_alone(&served, &back, report.tool.as_deref()),
+            Some(hook) => fails_at(hook, &served, &back),
+        };
+        let Some(fault) = fault else {
             return false;
         };
         if !lock(&self.suspects).note(report) {
@@ -144,13 +167,44 @@ fn fails_alone(new: &Bound, old: &Bound, tool: Option<&str>) -> Option<PresetFau
                 account: None,
                 facts: &[],
             };
-            if let Err(fault) = new.evaluate(&call, &grant)
-                && fault != PresetFault::Busy
-                && old.evaluate(&call, &grant).is_ok()
-            {
-                return Some(fault);
+            let tools = [NO_TOOL.to_owned()];
+            // All that a call may ask of a preset, but for signatures: those are
+            // over a request, which only a call has.
+            let asked: [&dyn Fn(&Bound) -> Result<(), PresetFault>; 3] = [
+                &|bound| bound.evaluate(&call, &grant).map(drop),
+                &|bound| bound.filter_tools(&tools, &grant).map(drop),
+                &|bound| bound.redact(&call, "{}").map(drop),
+            ];
+            for ask in asked {
+                if let Some(fault) = only_new_fails(new, old, ask) {
+                    return Some(fault);
+                }
             }
         }
     }
     None
+}
+
+/// How a hook of `new` fails on what every provider might answer, where that of
+/// `old` does not.
+fn fails_at(hook: ConsentHook, new: &Bound, old: &Bound) -> Option<PresetFault> {
+    only_new_fails(new, old, &|bound| match hook {
+        ConsentHook::AuthorizeParameters => {
+            bound.authorize_parameters(&ScopeSet::default()).map(drop)
+        }
+        ConsentHook::TokenAnswer => bound.token_answer(200, MASKED_ANSWER).map(drop),
+        ConsentHook::RefreshError => bound
+            .refresh_error(400, Some("invalid_grant"), MASKED_REFUSAL)
+            .map(drop),
+        ConsentHook::Identity => bound.identity("{}").map(drop),
+    })
+}
+
+fn only_new_fails(
+    new: &Bound,
+    old: &Bound,
+    ask: &dyn Fn(&Bound) -> Result<(), PresetFault>,
+) -> Option<PresetFault> {
+    let fault = ask(new).err().filter(|f| *f != PresetFault::Busy)?;
+    ask(old).is_ok().then_some(fault)
 }

@@ -36,7 +36,7 @@ mod bindings {
 
 use bindings::countersign::policy::{log, types};
 
-const PACKAGE: &str = "countersign:policy/";
+pub(super) const PACKAGE: &str = "countersign:policy/";
 /// The export that tells this version.
 const JUDGE: &str = "countersign:policy/judge@0.1.0";
 

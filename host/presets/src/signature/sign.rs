@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_core::names::PublisherName;
+use countersign_core::names::{Digest, PublisherName};
 use countersign_core::time::Timestamp;
 
 use super::keys::PrivateKey;
@@ -10,6 +10,7 @@ use super::manifest::{Manifest, SignatureFile, permissions_of};
 use super::trust::Trust;
 use crate::engine::{EngineConfig, EngineError, Sandboxes};
 use crate::load::{self, LoadError};
+use crate::policies;
 
 /// Why a component was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,8 @@ pub enum SignError {
     Engine(#[from] EngineError),
 }
 
-/// Looks into a component as the catalog would, and signs what it finds.
+/// Looks into a component, of a preset or a policy, as the catalog would, and
+/// signs what it finds.
 /// Blocks.
 ///
 /// # Errors
@@ -47,14 +49,22 @@ pub fn signature_of(
         file: file.to_owned(),
         error,
     };
-    load::parse_file_name(file).map_err(refused)?;
-    let component = load::Source::alone(load::read(path).map_err(refused)?);
+    let (name, version) = load::parse_file_name(file).map_err(refused)?;
+    let bytes = load::read(path).map_err(refused)?;
+    let digest = Digest::of(&bytes);
     let sandboxes = Sandboxes::new(config, None)?;
-    let loaded = load::load(&sandboxes, &Trust::off(), file, component).map_err(refused)?;
+    let source = load::Source::alone(bytes.clone());
+    let asked = match load::load(&sandboxes, &Trust::off(), file, source) {
+        Ok(loaded) => loaded.signed,
+        Err(_) if policies::is_one(&sandboxes, &bytes) => {
+            policies::asked_by(&sandboxes, file, load::Source::alone(bytes)).map_err(refused)?
+        }
+        Err(error) => return Err(refused(error)),
+    };
     let manifest = Manifest::new(
-        (loaded.name.clone(), loaded.version.clone()),
-        loaded.digest,
-        permissions_of(&loaded.signed),
+        (name, version),
+        digest,
+        permissions_of(&asked),
         publisher,
         created,
     );

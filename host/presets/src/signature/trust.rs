@@ -7,9 +7,10 @@ use countersign_core::names::{Digest, InvalidName, PresetName, PublisherName};
 
 use super::error::SignatureError;
 use super::keys::PublicKey;
-use super::manifest::SignatureFile;
+use super::manifest::{SignatureFile, permissions_of};
 use super::origin::Origin;
 use crate::load::{LoadError, parse_file_name};
+use crate::permissions::PermissionSet;
 
 /// What is demanded of a component's signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,6 +131,24 @@ impl Trust {
             }
             (Err(why), _) => Err(why),
         }
+    }
+
+    /// As [`Self::judge`], and whether the component asks for what was signed.
+    ///
+    /// # Errors
+    /// [`SignatureError`]: it may not be used.
+    pub(crate) fn judge_whole(
+        &self,
+        named: (&str, &PresetName, &str),
+        digest: Digest,
+        signature: Option<Result<Vec<u8>, SignatureError>>,
+        asked: &PermissionSet,
+    ) -> Result<Origin, SignatureError> {
+        let (origin, signature) = self.judge(named, digest, signature)?;
+        if let Some(signature) = signature {
+            signature.agrees(&permissions_of(asked))?;
+        }
+        Ok(origin)
     }
 
     fn vouched(

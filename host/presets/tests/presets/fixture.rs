@@ -107,7 +107,7 @@ impl Fixture {
     /// The component.
     pub fn bytes(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        resolve.push_dir(wit_dir()).unwrap();
+        resolve.push_dir(wit_dir("v0.1.0")).unwrap();
         let mut world = String::from(
             "package test:fixture;\nworld fixture {\n include countersign:preset/preset@0.1.0;\n",
         );
@@ -143,20 +143,7 @@ impl Fixture {
         let hooks = self.hooks.iter().map(|(hook, body)| (*hook, *hook, body));
         for (interface, function, body) in bodies.into_iter().chain(hooks) {
             let result = result_type(resolve, world, interface, function);
-            let text = match body {
-                Body::Answer(answer) => format!("i32.const {}", memory.place(&result, answer)),
-                Body::Wat(text, answers) => {
-                    answers
-                        .iter()
-                        .enumerate()
-                        .fold((*text).to_owned(), |text, (i, answer)| {
-                            text.replace(
-                                &format!("${i}"),
-                                &memory.place(&result, answer).to_string(),
-                            )
-                        })
-                }
-            };
+            let text = memory.code(&result, body);
             let parameters = parameters(interface, function);
             writeln!(
                 functions,
@@ -164,8 +151,6 @@ impl Fixture {
             )
             .unwrap();
         }
-        let data: String = memory.bytes.iter().map(|b| format!("\\{b:02x}")).collect();
-        let heap = (BASE + memory.bytes.len()).next_multiple_of(16);
         let log = if self.imports_log {
             "(import \"countersign:preset/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))"
         } else {
@@ -177,27 +162,9 @@ impl Fixture {
         } else {
             ""
         };
-        let pages = self.pages.max(u32::try_from(heap / 65536).unwrap() + 1);
         let interfaces: String = self.interfaces.iter().map(|i| i.core).collect();
-        format!(
-            r#"(module {log} {key} {interfaces}
-            (memory (export "memory") {pages})
-            (global $heap (mut i32) (i32.const {heap}))
-            (data (i32.const {BASE}) "{data}")
-            (func $realloc (export "cabi_realloc") (param $old i32) (param i32) (param $align i32) (param $size i32) (result i32)
-              (local $at i32)
-              (local.set $at (i32.and
-                (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
-                (i32.sub (i32.const 0) (local.get $align))))
-              (global.set $heap (i32.add (local.get $at) (local.get $size)))
-              (block $enough (loop $more
-                (br_if $enough (i32.le_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536))))
-                (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))
-                (br $more)))
-              (local.get $at))
-            {functions} {more})"#,
-            more = self.more
-        )
+        let imports = format!("{log} {key} {interfaces}");
+        memory.module(&imports, &(functions + &self.more), self.pages)
     }
 }
 
@@ -217,7 +184,7 @@ fn parameters(interface: &str, function: &str) -> &'static str {
     }
 }
 
-fn result_type(
+pub fn result_type(
     resolve: &Resolve,
     world: wit_parser::WorldId,
     interface: &str,
@@ -237,24 +204,24 @@ fn result_type(
         .unwrap()
 }
 
-fn wit_dir() -> PathBuf {
+pub fn wit_dir(world: &str) -> PathBuf {
     // From wherever this file is compiled: `tests/hostile` uses it too.
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
-        .map(|folder| folder.join("wit/v0.1.0"))
+        .map(|folder| folder.join("wit").join(world))
         .find(|folder| folder.is_dir())
         .unwrap()
 }
 
 /// A module's data, with values laid out for the canonical ABI.
-struct Memory<'a> {
+pub struct Memory<'a> {
     resolve: &'a Resolve,
     sizes: SizeAlign,
     bytes: Vec<u8>,
 }
 
 impl<'a> Memory<'a> {
-    fn new(resolve: &'a Resolve) -> Self {
+    pub fn new(resolve: &'a Resolve) -> Self {
         let mut sizes = SizeAlign::default();
         sizes.fill(resolve);
         Self {
@@ -262,6 +229,44 @@ impl<'a> Memory<'a> {
             sizes,
             bytes: Vec::new(),
         }
+    }
+
+    /// A function's code, with its answers put in place.
+    pub fn code(&mut self, result: &Type, body: &Body) -> String {
+        match body {
+            Body::Answer(answer) => format!("i32.const {}", self.place(result, answer)),
+            Body::Wat(text, answers) => {
+                let answers = answers.iter().enumerate();
+                answers.fold((*text).to_owned(), |text, (i, answer)| {
+                    text.replace(&format!("${i}"), &self.place(result, answer).to_string())
+                })
+            }
+        }
+    }
+
+    /// A module of these fields, with this memory and an allocator.
+    pub fn module(&self, imports: &str, fields: &str, pages: u32) -> String {
+        let data: String = self.bytes.iter().map(|b| format!("\\{b:02x}")).collect();
+        let heap = (BASE + self.bytes.len()).next_multiple_of(16);
+        let pages = pages.max(u32::try_from(heap / 65536).unwrap() + 1);
+        format!(
+            r#"(module {imports}
+            (memory (export "memory") {pages})
+            (global $heap (mut i32) (i32.const {heap}))
+            (data (i32.const {BASE}) "{data}")
+            (func $realloc (export "cabi_realloc") (param $old i32) (param i32) (param $align i32) (param $size i32) (result i32)
+              (local $at i32)
+              (local.set $at (i32.and
+                (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+                (i32.sub (i32.const 0) (local.get $align))))
+              (global.set $heap (i32.add (local.get $at) (local.get $size)))
+              (block $enough (loop $more
+                (br_if $enough (i32.le_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536))))
+                (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))
+                (br $more)))
+              (local.get $at))
+            {fields})"#
+        )
     }
 
     fn size(&self, ty: &Type) -> usize {

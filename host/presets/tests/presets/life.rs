@@ -115,6 +115,7 @@ fn report(digest: Digest, user: &str) -> FaultReport {
         digest,
         user: UserName::parse(user).unwrap(),
         tool: Some("anything".into()),
+        hook: None,
         fault: PresetFault::Trap("unreachable".into()),
     }
 }

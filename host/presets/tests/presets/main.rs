@@ -10,3 +10,4 @@ mod life;
 mod refusals;
 mod signatures;
 mod swaps;
+mod trust;

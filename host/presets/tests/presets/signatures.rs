@@ -19,11 +19,11 @@ use crate::house::{House, provider, small_config};
 const FILE: &str = "probe-1.0.0.wasm";
 const SIGNATURE: &str = "probe-1.0.0.wasm.sig";
 
-fn key() -> PrivateKey {
+pub fn key() -> PrivateKey {
     PrivateKey::generate(&CountingRandom::default())
 }
 
-fn trusting(policy: SignaturePolicy) -> Trust {
+pub fn trusting(policy: SignaturePolicy) -> Trust {
     Trust {
         policy,
         publishers: vec![Publisher {
@@ -35,14 +35,14 @@ fn trusting(policy: SignaturePolicy) -> Trust {
     }
 }
 
-fn house(trust: &Trust) -> House {
+pub fn house(trust: &Trust) -> House {
     let dir = tempfile::tempdir().unwrap();
     let catalog = Catalog::open_with(dir.path(), small_config(), trust.clone(), None).unwrap();
     House { catalog, dir }
 }
 
 /// The signature of these bytes under that name, as `preset sign` makes it.
-fn sign(file: &str, bytes: &[u8]) -> Vec<u8> {
+pub fn sign(file: &str, bytes: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(file);
     std::fs::write(&path, bytes).unwrap();
@@ -57,11 +57,11 @@ fn signed(path: &Path) -> String {
         .to_text()
 }
 
-fn saying(word: &str) -> Vec<u8> {
+pub fn saying(word: &str) -> Vec<u8> {
     Fixture::evaluating(Body::Answer(deny(word))).bytes()
 }
 
-fn state(house: &House) -> FileState {
+pub fn state(house: &House) -> FileState {
     house.catalog.list().into_iter().next().unwrap().state
 }
 

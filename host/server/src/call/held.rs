@@ -234,12 +234,13 @@ impl HeldCalls {
         streams.map(|(_, stream)| stream.clone()).collect()
     }
 
-    /// Says on one of the session's streams that the user is done. Whether
-    /// somebody was listening.
-    async fn tell(&self, session: &str, elicitation: &Elicitation) -> bool {
+    /// Says on one of the session's streams that the user is done, and with
+    /// `lists` that other tools may be listed now. Whether somebody was
+    /// listening.
+    async fn tell(&self, session: &str, elicitation: &Elicitation, lists: bool) -> bool {
         for stream in self.streams(session) {
             if stream.message(&elicitation.completed()).await.is_ok()
-                && stream.message(&tools_list_changed()).await.is_ok()
+                && (!lists || stream.message(&tools_list_changed()).await.is_ok())
             {
                 return true;
             }
@@ -558,6 +559,8 @@ pub(crate) fn tell_when_done(
         return;
     };
     let (app, mut exchange) = (Arc::clone(app), exchange.clone());
+    // The user's word is for one call; only an account changes what is listed.
+    let lists = !matches!(case.error, CallError::ApprovalRequired { .. });
     // Half an hour is long to keep a message and its bearer.
     exchange.body = Bytes::new();
     exchange.headers.clear();
@@ -570,7 +573,7 @@ pub(crate) fn tell_when_done(
         // and the upstream's follows. One that stopped listening asks again
         // when it wants to.
         for _ in 0..LISTENS_AGAIN {
-            if app.held.tell(&session, &elicitation).await {
+            if app.held.tell(&session, &elicitation, lists).await {
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -595,9 +598,9 @@ mod tests {
         drop(gone);
         let random = countersign_core::ports::fakes::CountingRandom::default();
         let elicitation = Elicitation::new(&random);
-        assert!(held.tell("s", &elicitation).await);
+        assert!(held.tell("s", &elicitation, true).await);
         held.hung_up("s", two);
-        assert!(!held.tell("s", &elicitation).await);
+        assert!(!held.tell("s", &elicitation, true).await);
         assert!(held.inner().streams.is_empty(), "nothing is kept of it");
         let told = body.collect_up_to(10_000).await.unwrap();
         let told = String::from_utf8(told.to_vec()).unwrap();
@@ -616,9 +619,12 @@ mod tests {
         held.listening("s", second);
         drop(gone);
         let random = countersign_core::ports::fakes::CountingRandom::default();
-        assert!(held.tell("s", &Elicitation::new(&random)).await);
+        assert!(held.tell("s", &Elicitation::new(&random), false).await);
         drop(held);
-        assert!(!body.collect_up_to(10_000).await.unwrap().is_empty());
+        let told = body.collect_up_to(10_000).await.unwrap();
+        let told = String::from_utf8(told.to_vec()).unwrap();
+        assert!(told.contains("elicitation/complete"), "{told}");
+        assert!(!told.contains("list_changed"), "{told}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use countersign_mcp::upstream;
 use countersign_presets::FaultReport;
 
 use crate::call::{Exchange, name_of};
+use crate::in_flight::OnVersion;
 use crate::wiring::App;
 
 /// What is learnt of a call on its way. One that is dropped before its end was
@@ -28,6 +29,8 @@ pub(crate) struct Trace {
     provider: Option<ProviderName>,
     arrived: u64,
     decided_by: Option<&'static str>,
+    /// Counts for the version that judges.
+    in_flight: Option<OnVersion>,
     /// Taken when it is written.
     open: Option<(AuditEvent, CallRecord)>,
 }
@@ -67,6 +70,7 @@ impl Trace {
             provider: None,
             arrived: exchange.arrived,
             decided_by: None,
+            in_flight: None,
             open: Some((event, call)),
         }
     }
@@ -78,6 +82,7 @@ impl Trace {
     pub(crate) fn attached(&mut self, attachment: &Attachment) {
         let preset = attachment.preset().map(|p| p.digest());
         self.provider = attachment.provider().map(|p| p.name.clone());
+        self.in_flight = preset.map(|digest| self.app.registry.in_flight.begin(digest));
         if let Some(call) = self.call() {
             call.preset = preset;
         }
@@ -118,6 +123,7 @@ impl Trace {
                 digest,
                 user: self.user.clone(),
                 tool: call.name.clone().filter(|_| is_tool),
+                hook: None,
                 fault: fault.clone(),
             });
         }

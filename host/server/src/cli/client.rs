@@ -121,10 +121,12 @@ impl Client {
                 .unwrap_or_default()
                 .to_owned();
             if token.is_empty() {
-                let total_size = items.len();
-                return Ok(
-                    serde_json::json!({"items": items, "next_page_token": "", "total_size": total_size}),
-                );
+                // What else the list says is the same on every page.
+                let mut list = page.as_object().cloned().unwrap_or_default();
+                list.insert("total_size".into(), items.len().into());
+                list.insert("items".into(), items.into());
+                list.insert("next_page_token".into(), "".into());
+                return Ok(list.into());
             }
         }
     }

@@ -53,6 +53,8 @@ pub struct ApiState {
     pub world: World,
     /// Providers, servers, secrets, presets.
     pub registry: Arc<Registry>,
+    /// Whether what the configuration says of presets now can be used.
+    pub trust: Arc<crate::trust::Standing>,
     /// Users, teams, roles, tokens; and who is asking.
     pub identity: Identity,
     /// Connections.

@@ -392,7 +392,7 @@ fn own_wish(
     reason = "the error is the whole answer, made once"
 )]
 pub(super) fn party(
-    app: &App,
+    app: &Arc<App>,
     provider: &str,
     session: &BrowserSession,
 ) -> Result<Party, Response> {
@@ -415,7 +415,9 @@ pub(super) fn party(
             "An administrator has to enable it before accounts can be connected.",
         ));
     }
-    app.registry.party(&name).ok_or_else(|| {
+    let found = app.registry.party(&name);
+    let found = found.map(|party| crate::faults::witnessed(app, party, &session.user));
+    found.ok_or_else(|| {
         refuse(
             session,
             StatusCode::SERVICE_UNAVAILABLE,

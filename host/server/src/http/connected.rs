@@ -109,7 +109,10 @@ async fn callback(
         user: session.user.clone(),
         session: session.id.clone(),
     };
-    let lookup = |name: &ProviderName| app.registry.party(name);
+    let lookup = |name: &ProviderName| {
+        let party = app.registry.party(name)?;
+        Some(crate::faults::witnessed(&app, party, &session.user))
+    };
     let result = match app.oauth.finish(callback, lookup).await {
         Ok(Outcome::Connected {
             return_to: ReturnTo::Connections,

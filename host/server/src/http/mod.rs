@@ -44,6 +44,7 @@ pub fn router(app: &Arc<App>) -> Router {
     let api = api::ApiState {
         world: app.world.clone(),
         registry: Arc::clone(&app.registry),
+        trust: Arc::clone(&app.trust),
         identity: app.identity.clone(),
         oauth: Arc::clone(&app.oauth),
         keys: app.keys.clone(),

@@ -15,14 +15,16 @@ use super::{Refusal, Registry, Snapshot};
 use crate::replay::{Recorded, Replay};
 
 mod approve;
+mod components;
 mod enable;
 mod follow;
 mod versions;
 mod views;
 
 pub use approve::Approved;
+pub use components::PolicyComponentView;
 pub use versions::{Chosen, Rules};
-pub use views::{BindingView, PassedOverView, PresetView, WaitingView};
+pub use views::{BindingView, OriginView, PassedOverView, PresetView, WaitingView};
 
 /// What the registry asks of the catalog of presets. All but `current` may
 /// compile, and block.

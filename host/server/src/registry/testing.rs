@@ -294,6 +294,7 @@ impl PresetHost for FakePresets {
                 file: format!("{preset}-1.0.0.wasm"),
                 version: "1.0.0".into(),
                 digest: s.digest(),
+                origin: Origin::unchecked(),
                 permissions: PermissionSet::default(),
             }),
             preset,

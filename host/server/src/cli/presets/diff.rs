@@ -173,18 +173,8 @@ fn in_words(difference: &PermissionDifference) -> String {
 /// What waits, against what serves, for each provider of the preset.
 async fn waiting(args: &DiffArgs, client: &Client, printer: &Printer) -> Result<(), CliError> {
     let found = client.get(&["presets", &args.old]).await?;
-    let bindings = found.get("bindings").and_then(Value::as_array);
     let preset = cell(&found, "name");
-    let waiting: Vec<&Value> = bindings
-        .into_iter()
-        .flatten()
-        .filter(|b| {
-            args.provider
-                .as_ref()
-                .is_none_or(|p| cell(b, "provider") == *p)
-        })
-        .filter(|b| b.get("waiting").is_some_and(|w| !w.is_null()))
-        .collect();
+    let waiting = waiting_of(&found, args.provider.as_ref());
     let mut tried = Vec::new();
     if let Some(server) = &args.replay {
         for binding in &waiting {
@@ -208,6 +198,16 @@ async fn waiting(args: &DiffArgs, client: &Client, printer: &Printer) -> Result<
         }
         blocks.join("\n\n")
     })
+}
+
+/// Of a preset's bindings, or of one provider's, those for which a version
+/// waits.
+pub(super) fn waiting_of<'a>(preset: &'a Value, provider: Option<&String>) -> Vec<&'a Value> {
+    let bindings = preset.get("bindings").and_then(Value::as_array);
+    let waits = |binding: &&Value| binding.get("waiting").is_some_and(|w| !w.is_null());
+    let is_of = |binding: &&Value| provider.is_none_or(|p| cell(binding, "provider") == *p);
+    let bindings = bindings.into_iter().flatten();
+    bindings.filter(waits).filter(is_of).collect()
 }
 
 /// What waits for one provider, and how to approve just that.

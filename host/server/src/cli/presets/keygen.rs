@@ -24,6 +24,8 @@ pub(in crate::cli) struct KeygenArgs {
 pub(super) fn run(args: &KeygenArgs, printer: &Printer) -> Result<(), CliError> {
     let file = |suffix: &str| args.dir.join(format!("{}.{suffix}", args.publisher));
     let (private, public) = (file("key"), file("pub"));
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|e| CliError(format!("{} cannot be made: {e}", args.dir.display())))?;
     let key = PrivateKey::generate(&OsRandom);
     let pem = key.to_pem().map_err(CliError::new)?;
     write_new(&private, pem.as_bytes(), 0o600)?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::cli::CliError;
 use crate::cli::client::Client;
-use crate::cli::output::{Printer, cell, text};
+use crate::cli::output::{Printer, cell, items, text};
 use crate::cli::providers::Filter;
 
 pub(super) async fn run(
@@ -22,6 +22,7 @@ pub(super) async fn run(
         "USED BY",
         "SERVES",
         "WAITING",
+        "CALLS",
         "REASON",
     ];
     let row = |item: &Value| {
@@ -33,15 +34,61 @@ pub(super) async fn run(
             "providers",
             "serving",
             "waiting",
+            "calls",
         ];
         let mut cells: Vec<String> = paths.iter().map(|path| cell(item, path)).collect();
         cells.insert(3, signed_by(item));
         cells.push(reasons(item));
         cells
     };
-    let empty = "The catalog is empty. Put NAME-VERSION.wasm files into the host's catalog folder \
-                 (`cargo xtask presets` builds them).";
-    printer.rows(&list, &heads, row, empty)
+    printer.value(&list, || {
+        let mut texts: Vec<String> = notices(&list);
+        let rows: Vec<Vec<String>> = items(&list).iter().map(row).collect();
+        texts.push(if rows.is_empty() {
+            "The catalog is empty. Put NAME-VERSION.wasm files into the host's catalog folder \
+             (`cargo xtask presets` builds them)."
+                .into()
+        } else {
+            printer.table(&heads, &rows)
+        });
+        texts.extend(policy_components(&list, printer));
+        texts.join("\n\n")
+    })
+}
+
+/// What an operator should know.
+fn notices(list: &Value) -> Vec<String> {
+    let notices = list.get("notices").and_then(Value::as_array);
+    let notices = notices.into_iter().flatten();
+    notices
+        .filter_map(Value::as_str)
+        .map(|notice| format!("WARNING: {notice}"))
+        .collect()
+}
+
+/// Policy components, if there are any.
+fn policy_components(list: &Value, printer: &Printer) -> Option<String> {
+    let components = list.get("policy_components")?.as_array()?;
+    let heads = [
+        "POLICY COMPONENT",
+        "VERSION",
+        "STATE",
+        "SIGNED BY",
+        "JUDGES FOR",
+        "WAITS FOR",
+        "REASON",
+    ];
+    let row = |item: &Value| {
+        let mut cells: Vec<String> = ["name", "version", "state"]
+            .map(|path| cell(item, path))
+            .into();
+        cells.push(signed_by(item));
+        cells.extend(["policies", "waiting"].map(|path| cell(item, path)));
+        cells.push(reasons(item));
+        cells
+    };
+    let rows: Vec<Vec<String>> = components.iter().map(row).collect();
+    (!rows.is_empty()).then(|| printer.table(&heads, &rows))
 }
 
 /// The publisher, and how much that is worth.

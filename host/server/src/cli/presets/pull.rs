@@ -10,6 +10,7 @@ use countersign_oci::{Found, Reference};
 use countersign_presets::signature::{
     ORIGIN_SUFFIX, Pulled, SIGNATURE_SUFFIX, SignatureFile, Trust, judge,
 };
+use countersign_presets::{EngineConfig, LARGEST_COMPONENT};
 use serde_json::{Value, json};
 
 use super::registry::{RegistryArgs, SIGNATURE, is_path, progress_bar};
@@ -25,7 +26,8 @@ pub(in crate::cli) struct PullArgs {
     /// folder of them
     #[arg(value_name = "REFERENCE|FILE|DIR")]
     from: String,
-    /// Where to put it [default: the configuration's catalog_dir if there is a configuration, else this folder]
+    /// Where to put it [default: the configuration's catalog_dir (policies: the folder in it) if there is a
+    /// configuration, else this folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The file's name, for artifacts that do not say NAME-VERSION.wasm
@@ -63,16 +65,43 @@ pub(super) async fn run(args: PullArgs, config: &Path, printer: &Printer) -> Res
     } else {
         vec![from_registry(&args, &dir).await?]
     };
+    let into_host = args.dir.is_none() && config.is_some();
     let trust = config.map(|config| config.presets.trust);
     let mut done = Vec::new();
     for one in arrived {
-        done.push(keep(one, &dir, trust.as_ref())?);
+        // A host looks for policies in a folder of their own.
+        let own = match into_host && is_policy(&one.part).await? {
+            true => dir.join("policies"),
+            false => dir.clone(),
+        };
+        if own != dir {
+            std::fs::create_dir_all(&own)
+                .map_err(|e| CliError(format!("{}: {e}", own.display())))?;
+            carried::demand_same(&own.join(&one.file), one.pulled.component, args.replace)?;
+        }
+        done.push(keep(one, &own, trust.as_ref())?);
     }
     let list = json!({"items": done, "next_page_token": "", "total_size": done.len()});
     printer.value(&list, || {
         let texts: Vec<String> = done.iter().map(in_words).collect();
         texts.join("\n\n")
     })
+}
+
+/// Whether a component is a policy's, if it is one at all.
+async fn is_policy(part: &Path) -> Result<bool, CliError> {
+    let bytes = files::read(part, LARGEST_COMPONENT)
+        .map_err(|e| CliError(format!("{}: {e}", part.display())))?;
+    // Compiling blocks.
+    let looked = tokio::task::spawn_blocking(move || {
+        countersign_presets::interfaces_of(&bytes, EngineConfig::default())
+    });
+    let interfaces = looked.await.map_err(CliError::new)?;
+    Ok(interfaces.is_ok_and(|i| {
+        i.exports
+            .iter()
+            .any(|name| name.starts_with("countersign:policy/"))
+    }))
 }
 
 async fn from_registry(args: &PullArgs, dir: &Path) -> Result<Arrived, CliError> {

@@ -58,11 +58,7 @@ impl RegistryArgs {
                 password: Zeroizing::new(password),
             }),
             Ok(DockerCredential::IdentityToken(token)) => {
-                drop(Zeroizing::new(token));
-                Err(CliError(format!(
-                    "docker's config.json keeps an identity token for {registry}, which is not understood here; give \
-                     --user and --password-stdin"
-                )))
+                Ok(Credentials::Identity(Zeroizing::new(token)))
             }
             // Nobody signed in there: many registries answer everybody.
             Err(

@@ -59,9 +59,9 @@ pub(super) fn run(args: TrustArgs, config: &Path, printer: &Printer) -> Result<(
         let next = match (changed != text, before.presets.signatures) {
             (false, _) => "It was so already; nothing was changed.",
             (true, Signatures::Off) => {
-                "Restart the host to make it hold. Signatures are not looked at now: [presets] signatures is \"off\"."
+                "A running host takes it over within seconds. Signatures are not looked at now: [presets] signatures is \"off\"."
             }
-            (true, _) => "Restart the host to make it hold.",
+            (true, _) => "A running host takes it over within seconds; `countersign preset list` shows what comes of it.",
         };
         format!("{} trusts {publisher} with {key} for {what}.\n{next}", config.display())
     })

@@ -17,10 +17,10 @@ use http::{HeaderMap, StatusCode};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::presets::{component, reasons, state_badge};
+use super::presets::{component, draining, reasons, signed_by, state_badge};
 use super::{incomplete, not_allowed};
 use crate::http::connections::viewer;
-use crate::registry::{BindingView, PresetView, Refusal, WaitingView};
+use crate::registry::{BindingView, OriginView, PresetView, Refusal, WaitingView};
 use crate::replay::Replay;
 use crate::wiring::App;
 
@@ -107,6 +107,7 @@ async fn page(
     let body = html! {
         p.soft { a href="/admin/presets" { "All presets" } }
         @if let Some((tone, text)) = &notice { (parts::notice(*tone, text)) }
+        @if let Some(problem) = app.trust.problem() { (parts::notice(Tone::Bad, &problem)) }
         @for binding in &bindings { (on.provider(binding, tried.get(&binding.provider))) }
         @if bindings.is_empty() {
             (parts::empty("No provider uses it", "Register one with `countersign provider create`; what it may do is approved for each provider.", None))
@@ -117,7 +118,7 @@ async fn page(
             if enabled { Tone::Good } else { Tone::Info },
             if enabled { "Enabled" } else { "Disabled" },
             html! {
-                (parts::table(&["Version", "State", "Component", ""], versions.iter().map(|v| on.version(v)).collect()))
+                (parts::table(&["Version", "State", "Signed by", "Component", ""], versions.iter().map(|v| on.version(v)).collect()))
                 @if let Some(floor) = &rules.floor { p.hint { "No version older than " (floor) " serves." } }
                 @if !rules.revoked.is_empty() { p.hint { (rules.revoked.len()) " digests are revoked." } }
                 @if on.may("preset_enable") {
@@ -177,9 +178,11 @@ impl On<'_> {
             },
             html! {
                 (parts::badge(tone, word))
+                @if let Some(calls) = draining(version) { p.hint { (calls) } }
                 @for reason in reasons(version) { p.hint { (reason) } }
             },
-            component(version),
+            signed_by(version.origin.as_ref()),
+            component(version.digest.as_deref()),
             html! {
                 @if let Some(digest) = version.digest.as_deref().filter(|_| version.state != "revoked" && self.may("preset_approve")) {
                     (self.form("revoke", parts::hidden("content", digest), Look::Danger, "Revoke"))
@@ -199,6 +202,10 @@ impl On<'_> {
             "Serves",
             html! { @match &binding.version { Some(version) => (version), None => "no version: its calls fail until one may" } },
         ));
+        if let Some(origin) = &binding.origin {
+            rows.push(("Signed by", signed_by(Some(origin))));
+            rows.extend(origin_rows(origin));
+        }
         let follows = match (&binding.pinned, binding.auto_update) {
             (Some(version), _) => format!("pinned to {version}"),
             (None, true) => "follows the newest; one that asks for no more swaps by itself".into(),
@@ -248,6 +255,11 @@ impl On<'_> {
                 p { "Compared with what was approved last:" }
             }
             (difference(&waiting.difference))
+            (parts::facts(
+                std::iter::once(("Signed by", signed_by(Some(&waiting.origin))))
+                    .chain(origin_rows(&waiting.origin))
+                    .collect(),
+            ))
             @if let Some(replay) = tried { (replayed(replay)) }
             details { summary { "All that it may do then" } (permissions(&waiting.permissions)) }
             p.hint { "Component " (parts::code(&waiting.digest)) }
@@ -262,6 +274,27 @@ impl On<'_> {
             }
         }
     }
+}
+
+/// The key of a signature, and where a component was pulled from.
+fn origin_rows(origin: &OriginView) -> Vec<(&'static str, Markup)> {
+    let mut rows = Vec::new();
+    if let Some(key) = &origin.key {
+        rows.push(("Key", parts::code(key)));
+    }
+    if let Some(at) = &origin.signed_at {
+        rows.push(("Signed at", html! { (at) }));
+    }
+    if let Some(from) = &origin.pulled_from {
+        rows.push((
+            "Pulled from",
+            html! {
+                (parts::code(from))
+                @if let Some(at) = &origin.pulled_at { " at " (at) }
+            },
+        ));
+    }
+    rows
 }
 
 fn difference(difference: &PermissionDifference) -> Markup {

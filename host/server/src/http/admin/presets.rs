@@ -13,7 +13,7 @@ use maud::{Markup, html};
 
 use super::not_allowed;
 use crate::http::connections::viewer;
-use crate::registry::PresetView;
+use crate::registry::{OriginView, PolicyComponentView, PresetView};
 use crate::wiring::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -33,9 +33,11 @@ async fn show(
         return not_allowed(&missing);
     }
     let presets = app.registry.presets();
+    let components = app.registry.policy_components();
     let waiting: usize = presets.iter().map(|p| p.waiting.len()).sum();
     let body = html! {
         p.soft { "What the host knows of each provider, from the catalog directory. A version serves once it is enabled and approved." }
+        @if let Some(problem) = app.trust.problem() { (parts::notice(Tone::Bad, &problem)) }
         @if waiting > 0 {
             (parts::notice(Tone::Warning, &match waiting {
                 1 => "One version waits for an approval.".to_owned(),
@@ -50,8 +52,16 @@ async fn show(
             ))
         } @else {
             (parts::card("", parts::table(
-                &["Preset", "State", "Used by", "Component"],
+                &["Preset", "State", "Signed by", "Used by", "Component"],
                 presets.iter().map(row).collect(),
+            )))
+        }
+        @if !components.is_empty() {
+            h2 { "Policy components" }
+            p.soft { "An organisation's own judges, from " code { "policies" } " in the catalog directory. One judges once a policy names it." }
+            (parts::card("", parts::table(
+                &["Component", "State", "Signed by", "Policies", "Digest"],
+                components.iter().map(judge).collect(),
             )))
         }
     };
@@ -70,8 +80,10 @@ fn row(preset: &PresetView) -> Vec<Markup> {
         },
         html! {
             (parts::badge(tone, word))
+            @if let Some(calls) = draining(preset) { p.hint { (calls) } }
             @for reason in reasons(preset) { p.hint { (reason) } }
         },
+        signed_by(preset.origin.as_ref()),
         html! {
             @if preset.providers.is_empty() { span.soft { "nobody" } }
             @for provider in &preset.providers {
@@ -82,20 +94,75 @@ fn row(preset: &PresetView) -> Vec<Markup> {
                 }
             }
         },
-        component(preset),
+        component(preset.digest.as_deref()),
     ]
 }
 
+fn judge(component: &PolicyComponentView) -> Vec<Markup> {
+    let (tone, word) = match component.state.as_str() {
+        "judges" => (Tone::Good, "Judges"),
+        "kept" => (Tone::Warning, "File is gone"),
+        "waiting" => (Tone::Warning, "Waits for approval"),
+        "refused" => (Tone::Bad, "Refused"),
+        "missing" => (Tone::Bad, "Missing"),
+        _ => (Tone::Info, "Not used"),
+    };
+    vec![
+        html! {
+            strong { (component.name) }
+            @if let Some(version) = &component.version { " " (version) }
+        },
+        html! {
+            (parts::badge(tone, word))
+            @if let Some(reason) = &component.reason { p.hint { (reason) } }
+        },
+        signed_by(component.origin.as_ref()),
+        html! {
+            @if component.policies.is_empty() && component.waiting.is_empty() { span.soft { "none" } }
+            @for policy in &component.policies { div { (policy) } }
+            @for policy in &component.waiting { div { (policy) " " (parts::badge(Tone::Warning, "another version")) } }
+        },
+        self::component(component.digest.as_deref()),
+    ]
+}
+
+/// Who vouches for a component, and how much that is worth; the key and the rest
+/// below.
+pub(super) fn signed_by(origin: Option<&OriginView>) -> Markup {
+    let Some(origin) = origin else {
+        return html! { span.soft { "–" } };
+    };
+    let publisher = origin.publisher.as_deref().unwrap_or("somebody");
+    html! {
+        @match origin.signature.as_str() {
+            "trusted" => { strong { (publisher) } },
+            "untrusted" => { (publisher) " " (parts::badge(Tone::Warning, "not trusted")) },
+            "unsigned" => { (parts::badge(Tone::Warning, "unsigned")) },
+            "unchecked" => { span.soft { "not checked" } },
+            _ => { (parts::badge(Tone::Bad, "refused")) },
+        }
+        @if let Some(warning) = &origin.warning { p.hint { (warning) } }
+    }
+}
+
+/// How many calls still run on a version that serves nobody any more.
+pub(super) fn draining(preset: &PresetView) -> Option<String> {
+    match preset.calls {
+        _ if !preset.serving.is_empty() => None,
+        0 => (preset.state == "draining").then(|| "no call on it any more".into()),
+        1 => Some("one call finishes on it".into()),
+        calls => Some(format!("{calls} calls finish on it")),
+    }
+}
+
 /// The digest, short; pointing at it shows the whole.
-pub(super) fn component(preset: &PresetView) -> Markup {
-    let short = preset
-        .digest
-        .as_deref()
+pub(super) fn component(digest: Option<&str>) -> Markup {
+    let short = digest
         .and_then(|d| d.strip_prefix("sha256:"))
         .and_then(|d| d.get(..12));
     html! {
         @match short {
-            Some(short) => span.nowrap title=[preset.digest.as_deref()] { (parts::code(short)) },
+            Some(short) => span.nowrap title=[digest] { (parts::code(short)) },
             None => span.soft { "none" },
         }
     }

@@ -10,7 +10,19 @@ use super::auth::Asking;
 use super::body::Body;
 use super::list::{List, ListQuery, Listing, Query};
 use super::{ApiState, Problem};
-use crate::registry::{Approved, BindingView, Chosen, PresetView, Refusal};
+use crate::registry::{Approved, BindingView, Chosen, PolicyComponentView, PresetView, Refusal};
+
+/// The catalog.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct PresetList {
+    /// A page of its files.
+    #[serde(flatten)]
+    pub presets: List<PresetView>,
+    /// All policy components beside the presets; they are on every page.
+    pub policy_components: Vec<PolicyComponentView>,
+    /// What an operator should know: a configuration that cannot be used.
+    pub notices: Vec<String>,
+}
 
 /// A preset, looked at closely.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -113,16 +125,21 @@ pub(super) struct Approvals {
     pub approved: Vec<Approved>,
 }
 
-/// Lists the catalog (`preset_list`): one item for each file.
+/// Lists the catalog (`preset_list`): one item for each file, and the policy
+/// components.
 #[utoipa::path(get, path = "/api/v1/presets", tag = "presets", params(ListQuery),
-    responses((status = 200, body = List<PresetView>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = PresetList), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(state): State<ApiState>,
     asking: Asking,
     Listing(query): Listing,
-) -> Result<Json<List<PresetView>>, Problem> {
+) -> Result<Json<PresetList>, Problem> {
     asking.permissions.demand("preset_list", None)?;
-    query.apply(state.registry.presets(), "file").map(Json)
+    Ok(Json(PresetList {
+        presets: query.apply(state.registry.presets(), "file")?,
+        policy_components: state.registry.policy_components(),
+        notices: state.trust.problem().into_iter().collect(),
+    }))
 }
 
 /// Inspects a preset, by its name or its file (`preset_get`).

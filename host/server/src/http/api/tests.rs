@@ -126,6 +126,7 @@ async fn house_with(config: &str) -> House {
     let state = ApiState {
         world,
         registry: registry.clone(),
+        trust: Arc::default(),
         identity: identity.clone(),
         oauth,
         keys: crate::user_keys::UserKeys::new(world_of_keys),

@@ -48,6 +48,9 @@ pub struct PresetView {
     /// Of these, those that this version does not serve although it is newer
     /// than the one that does, and why.
     pub passed_over: Vec<PassedOverView>,
+    /// Calls on their way that it judged; those of a version that drains finish
+    /// on it.
+    pub calls: usize,
 }
 
 /// Who vouches for a component, and where it came from.
@@ -111,6 +114,8 @@ pub struct BindingView {
     pub version: Option<String>,
     /// SHA-256 of that version's component.
     pub digest: Option<String>,
+    /// Who vouches for it.
+    pub origin: Option<OriginView>,
     /// What that version was approved to do.
     #[schema(value_type = Option<Object>)]
     pub permissions: Option<PermissionSet>,
@@ -220,6 +225,7 @@ impl Registry {
             display_name: provider.display_name.clone(),
             version: serving.as_ref().map(|s| s.version.clone()),
             digest: serving.as_ref().map(|s| s.digest.to_string()),
+            origin: serving.as_ref().map(|s| s.origin.clone().into()),
             permissions: serving.map(|s| s.permissions),
             pinned: choice.and_then(|c| c.version.clone()),
             set_aside: set_aside
@@ -295,6 +301,7 @@ impl Registry {
             (state, reason) = (word, Some(why));
         }
         PresetView {
+            calls: entry.digest.map_or(0, |digest| self.in_flight.on(&digest)),
             version: entry.version,
             digest: entry.digest.map(|d| d.to_string()),
             state: state.to_owned(),
