@@ -75,7 +75,7 @@ impl Evening {
         let component = format!("{project}/dist/{name}-0.1.0.wasm");
         ensure!(Path::new(&component).is_file(), "{component} is not built");
         let shown = self.run(&format!("preset inspect {component}")).await?;
-        ensure!(shown.contains("audience hosts"), "{shown}");
+        ensure!(shown.contains("audience host "), "{shown}");
         self.run(&format!("preset sign {component} --key {here}/acme.key"))
             .await?;
         let to = format!("{}/presets/{name}", registry.host);

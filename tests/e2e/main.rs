@@ -26,5 +26,5 @@ mod rmcp_client;
 mod signing;
 mod steps;
 mod swap;
-mod user_keys;
 mod trust;
+mod user_keys;

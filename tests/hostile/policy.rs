@@ -63,7 +63,11 @@ impl PolicyFixture {
         let text = memory.module(log, &(functions + self.more), 2);
         let mut module = wat::parse_str(text).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        let encoder = ComponentEncoder::default().validate(true);
-        encoder.module(&module).unwrap().encode().unwrap()
+        ComponentEncoder::default()
+            .validate(true)
+            .module(&module)
+            .unwrap()
+            .encode()
+            .unwrap()
     }
 }

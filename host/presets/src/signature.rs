@@ -22,7 +22,7 @@ pub(crate) use manifest::permissions_of;
 pub use manifest::{LARGEST_SIGNATURE, Manifest, Permissions, SignatureFile};
 pub(crate) use origin::LARGEST_PULLED;
 pub use origin::{Origin, Pulled, SignatureState};
-pub use sign::{SignError, signature_of};
+pub use sign::{SignError, Usable, look_into, signature_of};
 pub(crate) use standing::Standing;
 pub use trust::{PresetPattern, Publisher, SignaturePolicy, Trust, judge};
 

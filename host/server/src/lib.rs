@@ -21,7 +21,7 @@ pub mod replay;
 mod replicas;
 pub mod serve;
 pub mod surroundings;
-pub mod user_keys;
 pub mod trust;
+pub mod user_keys;
 mod verdicts;
 pub mod wiring;

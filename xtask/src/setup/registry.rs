@@ -37,7 +37,8 @@ pub(super) fn bring(counterparts: &Path) -> Result<()> {
             )
         };
         // What apt knows may be too old.
-        if !download() && !(is_root() && update() && download()) {
+        let is_there = download() || is_root() && update() && download();
+        if !is_there {
             bail!("apt-get could not download {PROGRAM}; as root: apt-get update. {advice}");
         }
         for package in fs::read_dir(&packages)? {

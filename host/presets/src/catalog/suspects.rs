@@ -135,6 +135,9 @@ impl Catalog {
     }
 }
 
+/// Something that a version is asked.
+type Ask<'a> = dyn Fn(&Bound) -> Result<(), PresetFault> + 'a;
+
 /// How `new` fails on a made-up call that `old` judges without failing.
 fn fails_alone(new: &Bound, old: &Bound, tool: Option<&str>) -> Option<PresetFault> {
     let described = |bound: &Bound, tool: &str| {
@@ -170,7 +173,7 @@ fn fails_alone(new: &Bound, old: &Bound, tool: Option<&str>) -> Option<PresetFau
             let tools = [NO_TOOL.to_owned()];
             // All that a call may ask of a preset, but for signatures: those are
             // over a request, which only a call has.
-            let asked: [&dyn Fn(&Bound) -> Result<(), PresetFault>; 3] = [
+            let asked: [&Ask<'_>; 3] = [
                 &|bound| bound.evaluate(&call, &grant).map(drop),
                 &|bound| bound.filter_tools(&tools, &grant).map(drop),
                 &|bound| bound.redact(&call, "{}").map(drop),
@@ -200,11 +203,7 @@ fn fails_at(hook: ConsentHook, new: &Bound, old: &Bound) -> Option<PresetFault> 
     })
 }
 
-fn only_new_fails(
-    new: &Bound,
-    old: &Bound,
-    ask: &dyn Fn(&Bound) -> Result<(), PresetFault>,
-) -> Option<PresetFault> {
+fn only_new_fails(new: &Bound, old: &Bound, ask: &Ask<'_>) -> Option<PresetFault> {
     let fault = ask(new).err().filter(|f| *f != PresetFault::Busy)?;
     ask(old).is_ok().then_some(fault)
 }

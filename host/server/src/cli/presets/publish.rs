@@ -9,8 +9,8 @@ use countersign_core::names::Digest;
 use countersign_core::ports::Clock as _;
 use countersign_oci::{Artifact, Progress, Reference, WasmInterfaces};
 use countersign_presets::EngineConfig;
-use countersign_presets::signature::{SIGNATURE_SUFFIX, SignatureFile};
-use serde_json::{Map, json};
+use countersign_presets::signature::{SIGNATURE_SUFFIX, SignatureFile, look_into};
+use serde_json::json;
 
 use super::registry::{RegistryArgs, SIGNATURE, is_path, progress_bar};
 use super::{carried, files};
@@ -66,8 +66,7 @@ fn ready(path: &Path, unsigned: bool) -> Result<Ready, CliError> {
             "{shown} is not published, because no host would use it: {error}"
         ))
     };
-    let looked = countersign_presets::inspect_file(path, &Map::new(), config.clone());
-    let entry = looked.map_err(|e| refused(&e))?.entry;
+    let usable = look_into(path, config.clone()).map_err(|e| refused(&e))?;
     let (component, signature) = carried::read(path)?;
     if signature.is_none() && !unsigned {
         return Err(CliError(format!(
@@ -77,9 +76,12 @@ fn ready(path: &Path, unsigned: bool) -> Result<Ready, CliError> {
     }
     let names = countersign_presets::interfaces_of(&component, config).map_err(|e| refused(&e))?;
     Ok(Ready {
-        file: entry.file,
-        name: entry.preset.map(String::from).unwrap_or_default(),
-        version: entry.version.unwrap_or_default(),
+        file: path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        name: usable.name.to_string(),
+        version: usable.version,
         component,
         interfaces: WasmInterfaces {
             exports: names.exports,

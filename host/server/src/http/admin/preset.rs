@@ -181,7 +181,7 @@ impl On<'_> {
                 @if let Some(calls) = draining(version) { p.hint { (calls) } }
                 @for reason in reasons(version) { p.hint { (reason) } }
             },
-            signed_by(version.origin.as_ref()),
+            signed_by(version.origin.as_ref(), version.providers.is_empty()),
             component(version.digest.as_deref()),
             html! {
                 @if let Some(digest) = version.digest.as_deref().filter(|_| version.state != "revoked" && self.may("preset_approve")) {
@@ -203,7 +203,7 @@ impl On<'_> {
             html! { @match &binding.version { Some(version) => (version), None => "no version: its calls fail until one may" } },
         ));
         if let Some(origin) = &binding.origin {
-            rows.push(("Signed by", signed_by(Some(origin))));
+            rows.push(("Signed by", signed_by(Some(origin), true)));
             rows.extend(origin_rows(origin));
         }
         let follows = match (&binding.pinned, binding.auto_update) {
@@ -256,7 +256,7 @@ impl On<'_> {
             }
             (difference(&waiting.difference))
             (parts::facts(
-                std::iter::once(("Signed by", signed_by(Some(&waiting.origin))))
+                std::iter::once(("Signed by", signed_by(Some(&waiting.origin), true)))
                     .chain(origin_rows(&waiting.origin))
                     .collect(),
             ))

@@ -83,7 +83,7 @@ fn row(preset: &PresetView) -> Vec<Markup> {
             @if let Some(calls) = draining(preset) { p.hint { (calls) } }
             @for reason in reasons(preset) { p.hint { (reason) } }
         },
-        signed_by(preset.origin.as_ref()),
+        signed_by(preset.origin.as_ref(), false),
         html! {
             @if preset.providers.is_empty() { span.soft { "nobody" } }
             @for provider in &preset.providers {
@@ -116,7 +116,7 @@ fn judge(component: &PolicyComponentView) -> Vec<Markup> {
             (parts::badge(tone, word))
             @if let Some(reason) = &component.reason { p.hint { (reason) } }
         },
-        signed_by(component.origin.as_ref()),
+        signed_by(component.origin.as_ref(), false),
         html! {
             @if component.policies.is_empty() && component.waiting.is_empty() { span.soft { "none" } }
             @for policy in &component.policies { div { (policy) } }
@@ -126,22 +126,25 @@ fn judge(component: &PolicyComponentView) -> Vec<Markup> {
     ]
 }
 
-/// Who vouches for a component, and how much that is worth; the key and the rest
-/// below.
-pub(super) fn signed_by(origin: Option<&OriginView>) -> Markup {
+/// Who vouches for a component, and how much that is worth; the warning in full,
+/// or only where somebody points.
+pub(super) fn signed_by(origin: Option<&OriginView>, in_full: bool) -> Markup {
     let Some(origin) = origin else {
         return html! { span.soft { "–" } };
     };
     let publisher = origin.publisher.as_deref().unwrap_or("somebody");
+    let warning = origin.warning.as_deref();
     html! {
-        @match origin.signature.as_str() {
-            "trusted" => { strong { (publisher) } },
-            "untrusted" => { (publisher) " " (parts::badge(Tone::Warning, "not trusted")) },
-            "unsigned" => { (parts::badge(Tone::Warning, "unsigned")) },
-            "unchecked" => { span.soft { "not checked" } },
-            _ => { (parts::badge(Tone::Bad, "refused")) },
+        span title=[warning] {
+            @match origin.signature.as_str() {
+                "trusted" => { strong { (publisher) } },
+                "untrusted" => { (publisher) " " (parts::badge(Tone::Warning, "not trusted")) },
+                "unsigned" => { (parts::badge(Tone::Warning, "unsigned")) },
+                "unchecked" => { span.soft { "not checked" } },
+                _ => { (parts::badge(Tone::Bad, "refused")) },
+            }
         }
-        @if let Some(warning) = &origin.warning { p.hint { (warning) } }
+        @if let Some(warning) = warning.filter(|_| in_full) { p.hint { (warning) } }
     }
 }
 
