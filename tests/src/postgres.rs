@@ -152,6 +152,52 @@ impl Cluster {
         address.replace("postgres@", &format!("postgres:{PASSWORD}@"))
     }
 
+    /// Turns TLS on, with a certificate for `localhost` that signs itself:
+    /// where that is, to be trusted.
+    ///
+    /// # Errors
+    /// If there is no `openssl`, or the server refuses.
+    pub fn enable_tls(&self) -> Result<PathBuf> {
+        let (certificate, key) = (
+            self.folder.join("server.crt"),
+            self.folder.join("server.key"),
+        );
+        let made = unprivileged("openssl")
+            .args([
+                "req", "-x509", "-nodes", "-days", "2", "-newkey", "rsa:2048",
+            ])
+            .args(["-subj", "/CN=localhost"])
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .current_dir(&self.folder)
+            .output()?;
+        if !made.status.success() {
+            return Err(Error::other(
+                String::from_utf8_lossy(&made.stderr).into_owned(),
+            ));
+        }
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+        for setting in [
+            format!("ssl_cert_file = '{}'", certificate.display()),
+            format!("ssl_key_file = '{}'", key.display()),
+            "ssl = on".to_owned(),
+        ] {
+            self.sql("postgres", &format!("ALTER SYSTEM SET {setting}"))?;
+        }
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        for _ in 0..400 {
+            if self.sql("postgres", "SHOW ssl")? == "on" {
+                return Ok(certificate);
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        Err(Error::other("the server does not turn TLS on"))
+    }
+
     /// What the server answers to this, in the database of that name.
     ///
     /// # Errors
