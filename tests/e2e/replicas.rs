@@ -43,7 +43,7 @@ impl Pair {
             ..setup.host.clone()
         };
         let host = Host::start(&options).await?;
-        balancer.send_to(&host.own_url);
+        balancer.send_to(&host.own_url).await;
         let world = World::around(host, setup).await?;
         let other = world.host.twin().await?;
         Ok(Self {
@@ -54,12 +54,12 @@ impl Pair {
         })
     }
 
-    fn to_first(&self) {
-        self.balancer.send_to(&self.world.host.own_url);
+    async fn to_first(&self) {
+        self.balancer.send_to(&self.world.host.own_url).await;
     }
 
-    fn to_other(&self) {
-        self.balancer.send_to(&self.other.own_url);
+    async fn to_other(&self) {
+        self.balancer.send_to(&self.other.own_url).await;
     }
 
     /// The same agent, past the balancer.
@@ -137,14 +137,14 @@ async fn a_consent_begun_at_one_host_is_finished_at_another_and_releases_the_cal
     let page = ada.press_connect(&page).await?;
     let back = ada.at_vendor(page, "Allow").await?;
     ada.browser.stops.clear();
-    pair.to_other();
+    pair.to_other().await;
     let done = ada.browser.open(back.url.as_str()).await?;
     ensure!(done.text().contains("is connected"), "{}", done.text());
     let start = Instant::now();
     is_whoami(&events.reply(&id).await?, "ada")?;
     println!("seen by the other after {:?}", start.elapsed());
     // What came of it is shown by whichever host is asked.
-    pair.to_first();
+    pair.to_first().await;
     let shown = ada.browser.open(&pair.world.host.at("/connected")).await?;
     ensure!(shown.text().contains("is connected"), "{}", shown.text());
     Ok(())
@@ -182,7 +182,8 @@ async fn a_no_that_reaches_another_host_ends_the_held_call() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_yes_given_at_another_host_releases_the_call() -> Result<()> {
     let pair = Pair::start(Setup::default()).await?;
-    let (mut ada, agent) = pair.connected("ada", Era::Sessions).await?;
+    let (mut ada, agent) = pair.person("ada", Era::Sessions).await?;
+    ada.connect(&pair.connect_page()).await?;
     let policy = json!({
         "name": "careful", "tools": ["add_*"],
         "effect": { "need_approval": { "message": "Notes are for ever." } },
@@ -209,7 +210,7 @@ async fn a_yes_given_at_another_host_releases_the_call() -> Result<()> {
     .await?;
     let (id, mut events, asked) = begun.context("no question")?;
     let url = asked["params"]["url"].as_str().context("no URL")?;
-    pair.to_first();
+    pair.to_first().await;
     let page = ada.browser.open(url).await?;
     let page = ada.enter(page).await?;
     ada.browser.press(&page, "Allow", &[]).await?;
@@ -371,7 +372,7 @@ async fn a_refresh_token_that_went_out_with_a_killed_host_is_never_sent_again() 
     ensure!(pair.provider.token_requests("refresh_token").await? == 1);
     ensure!(reuses(&pair).await? == 0);
     // And the user can connect again.
-    pair.to_other();
+    pair.to_other().await;
     ada.connect(&pair.connect_page()).await?;
     is_whoami(&other.call("whoami", json!({})).await?, "ada")
 }
@@ -446,7 +447,7 @@ async fn no_refresh_token_is_used_twice_and_no_connection_is_lost_whatever_happe
     ensure!(reuses(&pair).await? == 0, "a refresh token was used twice");
     // What is lost was in the air with a host that was killed, and is said to
     // be: nothing can be known of it.
-    pair.to_first();
+    pair.to_first().await;
     let mut lost = 0;
     for (person, agent) in people.iter_mut().zip(&agents) {
         let mut agent = pair.at(&pair.other, agent)?;
@@ -457,7 +458,7 @@ async fn no_refresh_token_is_used_twice_and_no_connection_is_lost_whatever_happe
                 last = None;
                 break;
             }
-            let stuck = reply.countersign()["error"] == "oauth_token_expired";
+            let stuck = reply.countersign()["reason"] == "provider_error";
             last = Some(reply);
             if stuck {
                 break;

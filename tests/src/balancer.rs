@@ -2,6 +2,7 @@
 //! that was chosen last.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::copy_bidirectional;
@@ -53,11 +54,13 @@ impl Balancer {
     }
 
     /// From now on everybody is sent there (`http://127.0.0.1:1234`);
-    /// connections to another are closed.
-    pub fn send_to(&self, own_url: &str) {
+    /// connections to another are closed, and their clients have a moment to
+    /// learn of it.
+    pub async fn send_to(&self, own_url: &str) {
         let address = own_url.trim_start_matches("http://").to_owned();
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = address;
         self.chosen.send_replace(());
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

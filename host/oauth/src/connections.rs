@@ -151,7 +151,8 @@ impl Oauth {
     }
 
     /// Says that the connection of this generation no longer works (the
-    /// upstream refused a renewed token). A newer consent is left alone.
+    /// upstream refused a renewed token). A newer consent is left alone, and so
+    /// is one whose token has ended meanwhile: an upstream has to refuse that.
     ///
     /// # Errors
     /// The store's.
@@ -161,7 +162,14 @@ impl Oauth {
         generation: u64,
         reason: ReauthReason,
     ) -> Result<(), StoreError> {
-        let same = |c: &Connection| c.generation == generation && c.state == State::Connected;
+        let now = self.world.clock.now();
+        let had_ended = |c: &Connection| {
+            reason == ReauthReason::UpstreamUnauthorized
+                && c.credentials.iter().any(|facts| facts.has_lapsed(now))
+        };
+        let same = |c: &Connection| {
+            c.generation == generation && c.state == State::Connected && !had_ended(c)
+        };
         self.set_state(key, same, State::NeedsReauth { reason })
             .await
     }

@@ -211,7 +211,10 @@ impl Oauth {
         let (id, now) = (held.connection.id.clone(), self.world.clock.now());
         let flight = (id.clone(), errand.credential.clone());
         // A renewal under way is joined; it is not a second one.
-        if !lock(&self.flights).contains_key(&flight) {
+        // Nor is one that was due anyway: the token has ended on its way.
+        let ended = |facts: &TokenFacts| facts.has_lapsed(now);
+        if !lock(&self.flights).contains_key(&flight) && !errand.refused.as_ref().is_some_and(ended)
+        {
             let mut forced = lock(&self.forced);
             forced.retain(|_, at| now.since(*at) < FORCE_WINDOW);
             if forced.insert(id.clone(), now).is_some() {

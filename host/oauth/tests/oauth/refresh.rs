@@ -497,6 +497,25 @@ async fn an_upstream_401_forces_one_refresh_in_a_minute() {
 }
 
 #[tokio::test]
+async fn a_token_that_ended_on_its_way_is_renewed_and_nothing_else() {
+    let stage = connected().await;
+    for access in ["access-token-2", "access-token-3"] {
+        let held = stage.held("ana").await;
+        let generation = held.connection.generation;
+        lapse(&stage);
+        // The host was paused: an upstream has to refuse what it sends now.
+        let why = ReauthReason::UpstreamUnauthorized;
+        let key = stage.key("ana");
+        stage.oauth.reject(&key, generation, why).await.unwrap();
+        assert_eq!(stage.held("ana").await.connection.state, State::Connected);
+        stage.script.token(tokens(access, None, Some(HOUR)));
+        let renewed = stage.oauth.force_once(held, &stage.party(), None).await;
+        assert_eq!(reason(renewed), "fresh");
+    }
+    assert_eq!(stage.token_requests().len(), 3);
+}
+
+#[tokio::test]
 async fn an_upstream_401_without_refresh_token_needs_the_user() {
     let stage = stage().await;
     let connection = stage
