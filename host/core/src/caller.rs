@@ -45,13 +45,17 @@ pub const RESOURCES: [&str; 9] = [
 /// The five ordinary permissions.
 pub const VERBS: [&str; 5] = ["create", "get", "list", "update", "delete"];
 /// Permissions outside the grid.
-pub const SPECIAL: [&str; 6] = [
+pub const SPECIAL: [&str; 10] = [
     "provider_attach",
     "secret_attach",
     "preset_enable",
     "preset_approve",
     "audit_read",
     "connection_revoke_any",
+    "key_list",
+    "key_rotate",
+    "backup_create",
+    "doctor_run",
 ];
 
 impl Permission {

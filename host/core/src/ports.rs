@@ -119,6 +119,134 @@ pub enum Kind {
     Elicited = 41,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 30] = [
+        Self::Meta,
+        Self::Provider,
+        Self::Server,
+        Self::Secret,
+        Self::Connection,
+        Self::Flow,
+        Self::User,
+        Self::Team,
+        Self::Role,
+        Self::Client,
+        Self::Code,
+        Self::Token,
+        Self::Session,
+        Self::Preset,
+        Self::Audit,
+        Self::UpstreamSession,
+        Self::Lease,
+        Self::AgentConsent,
+        Self::ConnectLink,
+        Self::Policy,
+        Self::Decision,
+        Self::Grant,
+        Self::Approval,
+        Self::Obtained,
+        Self::SigningKey,
+        Self::UserKey,
+        Self::DeviceFlow,
+        Self::KnownChange,
+        Self::Ending,
+        Self::Elicited,
+    ];
+
+    /// The kind with this byte.
+    #[must_use]
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// In a word, for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Provider => "provider",
+            Self::Server => "server",
+            Self::Secret => "secret",
+            Self::Connection => "connection",
+            Self::Flow => "flow",
+            Self::User => "user",
+            Self::Team => "team",
+            Self::Role => "role",
+            Self::Client => "client",
+            Self::Code => "code",
+            Self::Token => "token",
+            Self::Session => "session",
+            Self::Preset => "preset",
+            Self::Audit => "audit",
+            Self::UpstreamSession => "upstream session",
+            Self::Lease => "lease",
+            Self::AgentConsent => "agent consent",
+            Self::ConnectLink => "connect link",
+            Self::Policy => "policy",
+            Self::Decision => "decision",
+            Self::Grant => "grant",
+            Self::Approval => "approval",
+            Self::Obtained => "obtained token",
+            Self::SigningKey => "signing key",
+            Self::UserKey => "user's key",
+            Self::DeviceFlow => "device authorization",
+            Self::KnownChange => "known change",
+            Self::Ending => "consent's result",
+            Self::Elicited => "elicitation's answer",
+        }
+    }
+
+    /// What a restore does with a record of this kind: the time after it is
+    /// another epoch, in which nothing begun, given or withdrawn in the one
+    /// before may come back to life.
+    #[must_use]
+    pub fn after_restore(self) -> AfterRestore {
+        match self {
+            Self::Flow
+            | Self::Code
+            | Self::Token
+            | Self::Session
+            | Self::UpstreamSession
+            | Self::Lease
+            | Self::AgentConsent
+            | Self::ConnectLink
+            | Self::Grant
+            | Self::Approval
+            | Self::Obtained
+            | Self::DeviceFlow
+            | Self::Ending
+            | Self::Elicited => AfterRestore::Void,
+            Self::Provider | Self::Server | Self::Team | Self::Role | Self::Policy => {
+                AfterRestore::Settings
+            }
+            Self::Secret | Self::Preset | Self::SigningKey => AfterRestore::Trust,
+            Self::Connection | Self::User | Self::UserKey | Self::KnownChange | Self::Client => {
+                AfterRestore::People
+            }
+            Self::Meta | Self::Audit | Self::Decision => AfterRestore::History,
+        }
+    }
+}
+
+/// What a restore does with a record; where the store that it replaces can
+/// still be read, that is asked, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterRestore {
+    /// It is dropped.
+    Void,
+    /// What administrators set: as it was in the backup.
+    Settings,
+    /// As it was in the backup, unless the replaced store knows a later
+    /// version: what was rotated or withdrawn stays so.
+    Trust,
+    /// As with [`AfterRestore::Trust`]; and what the replaced store has no more
+    /// stays deleted.
+    People,
+    /// What the replaced store has is kept as well.
+    History,
+}
+
 /// Counts the writes of one record, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Revision(pub u64);

@@ -10,11 +10,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 mod audit;
+mod backup;
 mod check;
 mod client;
 mod connect_device;
 mod connections;
+mod doctor;
 mod input;
+mod keys;
 mod login;
 mod output;
 mod policies;
@@ -135,6 +138,19 @@ enum Verb {
     /// What was done, by whom
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Say what is wrong, and what to do about it
+    ///
+    /// Looks at configuration, key, store, presets, addresses, clock, providers and servers;
+    /// beside a running host it asks that one (permission doctor_run). Ends with 1 if there is
+    /// a problem.
+    Doctor,
+    /// Write everything in the store into one sealed file, while the host runs
+    Backup(backup::Backup),
+    /// Make a store from a backup, while the host is stopped
+    Restore(backup::Restore),
+    /// The keys that everything is sealed with
+    #[command(subcommand)]
+    Key(keys::Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -214,6 +230,10 @@ impl Verb {
             Self::Login(args) => args.run(global, printer).await,
             Self::Logout => login::logout(global, printer).await,
             Self::Preset(verb) => verb.run(global, printer).await,
+            Self::Key(verb) => verb.run(global, printer).await,
+            Self::Doctor => doctor::run(global, printer).await,
+            Self::Backup(args) => args.run(global, printer).await,
+            Self::Restore(args) => args.run(global, printer).await,
             verb => verb.over_rest(&Client::of(global).await?, printer).await,
         }
     }
@@ -238,7 +258,11 @@ impl Verb {
             | Self::Check
             | Self::Login(_)
             | Self::Logout
-            | Self::Preset(_) => Ok(()),
+            | Self::Preset(_)
+            | Self::Key(_)
+            | Self::Doctor
+            | Self::Backup(_)
+            | Self::Restore(_) => Ok(()),
         }
     }
 }

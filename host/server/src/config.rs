@@ -306,6 +306,16 @@ signatures = "off"
             ),
             ("no key source", "{ file = \"data/master.key\" }", "{ }"),
             (
+                "an old key that is the current one",
+                "{ file = \"data/master.key\" }",
+                "{ file = \"k\" }\nold = [{ file = \"./k\" }, { file = \"./k\" }]",
+            ),
+            (
+                "an old key from nowhere",
+                "{ file = \"data/master.key\" }",
+                "{ file = \"k\" }\nold = [{ }]",
+            ),
+            (
                 "a key in the file",
                 "{ file = \"data/master.key\" }",
                 "{ hex = \"00\" }",

@@ -9,7 +9,7 @@ use countersign_core::ports::{
 use countersign_core::secret::{SealBroken, SealKey, Sealed, Secret};
 use countersign_vault::audit::{AuditLog, AuditOptions};
 use countersign_vault::error::OpenError;
-use countersign_vault::keys::{KeyError, KeyRing};
+use countersign_vault::keys::KeyError;
 use countersign_vault::store::Store;
 use countersign_vault::store::postgres::{
     AddressError, Database, DatabaseError, PasswordSources, PostgresOptions, PostgresStore,
@@ -18,6 +18,7 @@ use countersign_vault::store::sled::SledStore;
 use countersign_vault::vault::{OpenOptions, Vault};
 
 use crate::config::{Config, StoreUrl};
+use crate::epoch::Epoch;
 use crate::surroundings::{OsRandom, SystemClock};
 
 /// The opened store and what hangs on it.
@@ -29,6 +30,7 @@ pub struct Opened {
     /// The same audit log, for reading.
     pub audit: Arc<AuditLog>,
     host_secret: Sealed,
+    epoch: Option<Epoch>,
 }
 
 /// Why the store could not be opened.
@@ -40,6 +42,9 @@ pub enum OpeningError {
     /// The store.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// There is none.
+    #[error("{} does not exist; `countersign init` makes a new store, `countersign restore` one from a backup", .0.display())]
+    NoStore(std::path::PathBuf),
     /// A record in it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -54,6 +59,19 @@ pub enum OpeningError {
 }
 
 impl Opened {
+    /// Opens the configured store if there is one: looking must not make it.
+    ///
+    /// # Errors
+    /// As [`Opened::new`]; [`OpeningError::NoStore`].
+    pub async fn existing(config: &Config) -> Result<Self, OpeningError> {
+        if let StoreUrl::Sled(folder) = &config.store.url
+            && !folder.join("sled").exists()
+        {
+            return Err(OpeningError::NoStore(folder.clone()));
+        }
+        Self::new(config).await
+    }
+
     /// Opens the configured store with the configured key.
     ///
     /// # Errors
@@ -61,7 +79,7 @@ impl Opened {
     pub async fn new(config: &Config) -> Result<Self, OpeningError> {
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let ring = KeyRing::load(&config.keys.source).await?;
+        let ring = config.keys.load().await?;
         let store = open_store(&config.store.url, &clock, &random).await?;
         let vault = Vault::open(store, ring, Arc::clone(&random), OpenOptions::default()).await?;
         let vault = Arc::new(vault);
@@ -74,6 +92,7 @@ impl Opened {
         .await?;
         let audit = Arc::new(audit);
         let host_secret = host_secret(records.as_ref(), random.as_ref()).await?;
+        let epoch = Epoch::of(records.as_ref()).await?;
         let world = World {
             clock,
             random,
@@ -85,6 +104,7 @@ impl Opened {
             vault,
             audit,
             host_secret,
+            epoch,
         })
     }
 
@@ -95,6 +115,18 @@ impl Opened {
     /// [`SealBroken`] if the store was damaged.
     pub fn key(&self, purpose: &str) -> Result<SealKey, SealBroken> {
         self.host_secret.derive_key(purpose)
+    }
+
+    /// [`Opened::key`] for what ends with a restore.
+    ///
+    /// # Errors
+    /// As [`Opened::key`].
+    pub fn key_of_epoch(&self, purpose: &str) -> Result<SealKey, SealBroken> {
+        let key = self.key(purpose)?;
+        Ok(match &self.epoch {
+            Some(epoch) => key.derive(&format!("epoch {}", epoch.id)),
+            None => key,
+        })
     }
 }
 

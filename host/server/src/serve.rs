@@ -60,7 +60,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let policies = tokio::spawn(follow_policies(Arc::clone(&app)));
     let replicas = tokio::spawn(crate::replicas::follow(Arc::clone(&app)));
     let trust = tokio::spawn(crate::trust::follow(Arc::clone(&app), reload));
+    let keys = tokio::spawn(Arc::clone(&app.sealing).follow());
     accept(&app, listener, stop).await?;
+    keys.abort();
     housekeeping.abort();
     following.abort();
     faults.abort();

@@ -40,6 +40,8 @@ pub struct App {
     pub world: World,
     /// The records, as the vault.
     pub vault: Arc<Vault>,
+    /// The key-encryption keys.
+    pub sealing: Arc<crate::keys::HostKeys>,
     /// The audit log, for reading.
     pub audit: Arc<AuditLog>,
     /// Providers, servers, secrets, approvals.
@@ -128,6 +130,9 @@ impl App {
         let registry = Registry::open(world.clone(), &config, catalog.clone())
             .await
             .map_err(OpeningError::from)?;
+        crate::epoch::settle(&world, &registry)
+            .await
+            .map_err(OpeningError::from)?;
         let allow = allowlist(&config)?;
         let guard = Guard::new(GuardOptions {
             allow_private: allow.clone(),
@@ -138,6 +143,11 @@ impl App {
         let key = |purpose: &str| {
             opened
                 .key(purpose)
+                .map_err(|e| StartError::Opening(e.into()))
+        };
+        let key_of_epoch = |purpose: &str| {
+            opened
+                .key_of_epoch(purpose)
                 .map_err(|e| StartError::Opening(e.into()))
         };
         let keeper = ConnectionKeeper {
@@ -168,10 +178,14 @@ impl App {
                 config.presets.remember_verdicts,
             ),
             upstream,
-            capsules: Capsules::new(&key("mcp sessions")?),
-            states: States::new(&key("mcp request state")?),
+            capsules: Capsules::new(&key_of_epoch("mcp sessions")?),
+            states: States::new(&key_of_epoch("mcp request state")?),
             held: HeldCalls::default(),
-            approvals: Approvals::new(world.clone(), key("approvals")?, public_url.clone()),
+            approvals: Approvals::new(
+                world.clone(),
+                key_of_epoch("approvals")?,
+                public_url.clone(),
+            ),
             keys: UserKeys::new(world.clone()),
             sessions: SessionCache::default(),
             noted: std::sync::Mutex::default(),
@@ -183,6 +197,11 @@ impl App {
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],
             arguments_key: key("audit arguments")?.for_macs(),
+            sealing: crate::keys::HostKeys::new(
+                world.clone(),
+                Arc::clone(&opened.vault),
+                config.file.clone(),
+            ),
             vault: opened.vault,
             audit: opened.audit,
             config,

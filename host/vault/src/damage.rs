@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use countersign_core::ports::Kind;
+
 /// One thing found wrong. A damaged record stays where it is; reading it is an
 /// error, and writing over it first puts its bytes aside within the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,18 @@ impl fmt::Display for Damage {
     }
 }
 
+impl Damage {
+    /// What it is about, without advice.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Record { kind, hash, .. } => format!("{kind} {hash}"),
+            Self::Hole { .. } => "a part of the database".into(),
+            Self::Head { .. } => "the head".into(),
+        }
+    }
+}
+
 pub(crate) fn record(place: &[u8], cause: impl fmt::Display) -> Damage {
     let (kind, hash) = place.split_first().unwrap_or((&0, &[]));
     let hash = hash.iter().map(|b| format!("{b:02x}")).collect();
@@ -59,31 +73,6 @@ pub(crate) fn record(place: &[u8], cause: impl fmt::Display) -> Damage {
     }
 }
 
-/// The bytes of [`countersign_core::ports::Kind`].
 fn kind_word(kind: u8) -> &'static str {
-    match kind {
-        1 => "meta",
-        2 => "provider",
-        3 => "server",
-        4 => "secret",
-        5 => "connection",
-        6 => "flow",
-        7 => "user",
-        8 => "team",
-        9 => "role",
-        10 => "client",
-        11 => "code",
-        12 => "token",
-        13 => "session",
-        14 => "preset",
-        15 => "audit",
-        16 => "upstream session",
-        17 => "lease",
-        18 => "agent consent",
-        19 => "connect link",
-        20 => "policy",
-        40 => "consent's result",
-        41 => "elicitation's answer",
-        _ => "unknown kind",
-    }
+    Kind::of(kind).map_or("unknown kind", Kind::word)
 }

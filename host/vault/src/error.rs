@@ -66,6 +66,21 @@ pub enum OpenError {
         /// Ids of the keys that would open it.
         needed: String,
     },
+    /// A restore was interrupted.
+    #[error(
+        "a restore into this store was begun and did not end: run the same `countersign restore` again"
+    )]
+    RestoreUnfinished,
+    /// A key that records may still need is not configured.
+    #[error(
+        "the store still uses key {needed}, which [keys] does not give: add its source, as in \
+         old = [{{ file = \"data/old.key\" }}], and end its use with `countersign key rotate` before \
+         it is taken away"
+    )]
+    MissingKey {
+        /// Ids.
+        needed: String,
+    },
     /// There are records, but nothing to check the key against.
     #[error(
         "the store has records but its key check record is missing or damaged ({detail}): it was \

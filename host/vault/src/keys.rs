@@ -8,6 +8,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -95,6 +96,45 @@ pub enum KeyError {
     /// What was read is no key.
     #[error("the key source holds no usable key: {0}")]
     Malformed(&'static str),
+    /// One of the older keys.
+    #[error(
+        "[keys] old: {cause}. Remove that entry only if `countersign key list` shows that nothing \
+         uses its key"
+    )]
+    Old {
+        /// Why.
+        cause: Box<KeyError>,
+    },
+    /// A new key that is an old one is none.
+    #[error(
+        "key {id} is given twice, by {first} and by {second}: [keys] old lists the keys before \
+         the current one"
+    )]
+    Twice {
+        /// Which.
+        id: KekId,
+        /// Its first source.
+        first: String,
+        /// Its second.
+        second: String,
+    },
+}
+
+impl std::fmt::Display for KeySource {
+    /// Where it is, in words; of a command only the program, since arguments
+    /// may say more than a log should hold.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::Command(argv) => write!(
+                f,
+                "command {}",
+                argv.first().map_or("(none)", String::as_str)
+            ),
+            Self::Systemd(name) => write!(f, "systemd credential {name}"),
+        }
+    }
 }
 
 /// A short public name of a key, derived from it.
@@ -110,23 +150,28 @@ impl std::fmt::Display for KekId {
 pub(crate) struct Kek {
     pub(crate) id: KekId,
     pub(crate) key: SealKey,
+    /// Its source, in words.
+    pub(crate) from: Arc<str>,
 }
 
 impl Kek {
-    fn new(bytes: [u8; 32]) -> Self {
+    fn new(bytes: [u8; 32], from: &Arc<str>) -> Self {
         let source = SealKey::new(bytes);
         let [a, b, c, d, e, f, g, h, ..] = source.mac(&[b"countersign key id 1"]);
         Self {
             id: KekId([a, b, c, d, e, f, g, h]),
             key: source.derive("vault key encryption 1"),
+            from: Arc::clone(from),
         }
     }
 }
 
-/// The keys that open a store. The first seals.
+/// The keys that open a store. The first is the one that everything shall be
+/// sealed with: it is, once the store was rotated to it.
+#[derive(Clone)]
 pub struct KeyRing {
-    current: Kek,
-    older: Vec<Kek>,
+    current: Arc<Kek>,
+    older: Vec<Arc<Kek>>,
 }
 
 impl KeyRing {
@@ -154,7 +199,33 @@ impl KeyRing {
                 read_file(&Path::new(&folder).join(name), false)?
             }
         };
-        Self::parse(&bytes)
+        Self::parse(&bytes, &Arc::from(source.to_string()))
+    }
+
+    /// Fetches the current key and those before it.
+    ///
+    /// # Errors
+    /// [`KeyError`] if one of them is missing, or there twice.
+    pub async fn load_all(source: &KeySource, old: &[KeySource]) -> Result<Self, KeyError> {
+        let mut ring = Self::load(source).await?;
+        for source in old {
+            let more = Self::load(source).await.map_err(|cause| KeyError::Old {
+                cause: Box::new(cause),
+            })?;
+            ring.older.extend(more.keys().cloned());
+        }
+        let mut seen: Vec<&Arc<Kek>> = Vec::new();
+        for kek in ring.keys() {
+            if let Some(first) = seen.iter().find(|k| k.id == kek.id) {
+                return Err(KeyError::Twice {
+                    id: kek.id,
+                    first: first.from.to_string(),
+                    second: kek.from.to_string(),
+                });
+            }
+            seen.push(kek);
+        }
+        Ok(ring)
     }
 
     /// Writes a new key into a new file with mode 0600.
@@ -188,29 +259,46 @@ impl KeyRing {
     /// A ring of one key.
     #[must_use]
     pub fn single(key: [u8; 32]) -> Self {
+        Self::of(key, &[])
+    }
+
+    /// A ring of a current key and others that only open.
+    #[must_use]
+    pub fn of(current: [u8; 32], older: &[[u8; 32]]) -> Self {
+        let from = Arc::from("memory");
         Self {
-            current: Kek::new(key),
-            older: Vec::new(),
+            current: Arc::new(Kek::new(current, &from)),
+            older: older
+                .iter()
+                .map(|key| Arc::new(Kek::new(*key, &from)))
+                .collect(),
         }
     }
 
-    /// The id of the key that seals.
+    /// The id of the current key.
     #[must_use]
     pub fn current_id(&self) -> KekId {
         self.current.id
     }
 
-    pub(crate) fn current(&self) -> &Kek {
+    /// All keys, the current one first: id, and source in words.
+    pub fn ids(&self) -> impl Iterator<Item = (KekId, &str)> {
+        self.keys().map(|kek| (kek.id, &*kek.from))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Arc<Kek>> {
+        std::iter::once(&self.current).chain(&self.older)
+    }
+
+    pub(crate) fn current(&self) -> &Arc<Kek> {
         &self.current
     }
 
-    pub(crate) fn find(&self, id: KekId) -> Option<&Kek> {
-        std::iter::once(&self.current)
-            .chain(&self.older)
-            .find(|k| k.id == id)
+    pub(crate) fn find(&self, id: KekId) -> Option<&Arc<Kek>> {
+        self.keys().find(|k| k.id == id)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, KeyError> {
+    fn parse(bytes: &[u8], from: &Arc<str>) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         if let Some(raw) = bytes.strip_prefix(RAW) {
             let (chunks, rest) = raw.as_chunks::<32>();
@@ -240,7 +328,7 @@ impl KeyRing {
                 "it is not random (a repeated pattern or a typed password): make one with `countersign init`",
             ));
         }
-        let mut keks = keys.iter().map(|k| Kek::new(**k));
+        let mut keks = keys.iter().map(|k| Arc::new(Kek::new(**k, from)));
         let current = keks.next().ok_or(KeyError::Malformed("it is empty"))?;
         Ok(Self {
             current,
@@ -257,129 +345,4 @@ fn looks_made_up(key: &[u8; 32]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use countersign_core::ports::fakes::CountingRandom;
-
-    use super::*;
-
-    fn key(seed: u8) -> [u8; 32] {
-        std::array::from_fn(|i| (i as u8).wrapping_mul(7).wrapping_add(seed) | 0x80)
-    }
-
-    async fn load(source: KeySource) -> Result<KekId, String> {
-        KeyRing::load(&source)
-            .await
-            .map(|r| r.current_id())
-            .map_err(|e| e.to_string())
-    }
-
-    #[tokio::test]
-    async fn a_generated_file_gives_the_same_key_again_and_is_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("master.key");
-        let random = CountingRandom::default();
-        KeyRing::generate_file(&path, &random).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o600
-        );
-        let id = load(KeySource::File(path.clone())).await.unwrap();
-        assert!(KeyRing::generate_file(&path, &random).is_err());
-        assert_eq!(load(KeySource::File(path.clone())).await, Ok(id));
-        for mode in [0o640, 0o604, 0o666] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let said = load(KeySource::File(path.clone())).await.unwrap_err();
-            assert!(said.contains("chmod 600"), "{said}");
-        }
-        let said = load(KeySource::File(dir.path().to_owned()))
-            .await
-            .unwrap_err();
-        assert!(said.contains("not a regular file"), "{said}");
-        let said = load(KeySource::File(dir.path().join("none")))
-            .await
-            .unwrap_err();
-        assert!(said.contains("countersign init"), "{said}");
-    }
-
-    #[tokio::test]
-    async fn a_command_is_run_without_a_shell_and_its_failure_is_no_key() {
-        let text = STANDARD.encode(key(1));
-        let argv = |words: &[&str]| KeySource::Command(words.iter().map(|w| (*w).into()).collect());
-        assert_eq!(
-            load(argv(&["echo", &text])).await,
-            Ok(KeyRing::single(key(1)).current_id())
-        );
-        for (words, expected) in [
-            (vec![], "list is empty"),
-            (vec!["false"], "exit status: 1"),
-            (vec!["echo", "$HOME"], "not base64"),
-            (vec!["true"], "it is empty"),
-            (vec!["/nonexistent/kms"], "failed"),
-        ] {
-            let said = load(argv(&words)).await.unwrap_err();
-            assert!(said.contains(expected), "{words:?}: {said}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_missing_variable_or_credential_is_refused() {
-        let said = load(KeySource::Env("COUNTERSIGN_NO_SUCH_KEY".into()))
-            .await
-            .unwrap_err();
-        assert!(said.contains("COUNTERSIGN_NO_SUCH_KEY"), "{said}");
-        for name in ["", "../x", "a/b", ".hidden"] {
-            assert!(load(KeySource::Systemd(name.into())).await.is_err());
-        }
-    }
-
-    #[test]
-    fn every_written_form_gives_the_same_key() {
-        let text = STANDARD.encode(key(1));
-        let raw = [RAW, &key(1)[..]].concat();
-        for form in [
-            text.clone().into_bytes(),
-            format!("countersign-key-1\n{text}\n").into_bytes(),
-            format!("countersign-key-1 {text}").into_bytes(),
-            raw,
-        ] {
-            assert_eq!(
-                KeyRing::parse(&form).ok().map(|r| r.current_id()),
-                Some(KeyRing::single(key(1)).current_id())
-            );
-        }
-        let two = format!("countersign-key-1\n{text}\n{}\n", STANDARD.encode(key(2)));
-        let ring = KeyRing::parse(two.as_bytes()).ok().unwrap();
-        assert_eq!(ring.current_id(), KeyRing::single(key(1)).current_id());
-        assert!(ring.find(KeyRing::single(key(2)).current_id()).is_some());
-    }
-
-    #[test]
-    fn what_is_no_random_key_is_refused() {
-        for bytes in [
-            &b""[..],
-            b"countersign-key-1\n",
-            b"countersign-key-1 raw\nshort",
-            b"correct horse battery staple",
-            STANDARD.encode([0; 32]).as_bytes(),
-            STANDARD
-                .encode(b"correct horse battery staple 123")
-                .as_bytes(),
-            STANDARD.encode([1; 16]).as_bytes(),
-        ] {
-            assert!(matches!(KeyRing::parse(bytes), Err(KeyError::Malformed(_))));
-        }
-    }
-
-    #[test]
-    fn a_source_is_one_of_four_in_the_configuration() {
-        let read = |text: &str| serde_json::from_str::<KeySource>(text).ok();
-        assert_eq!(read(r#"{"file":"k"}"#), Some(KeySource::File("k".into())));
-        assert_eq!(
-            read(r#"{"command":["a","b"]}"#),
-            Some(KeySource::Command(vec!["a".into(), "b".into()]))
-        );
-        assert_eq!(read(r#"{"password":"x"}"#), None);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //!   PostgreSQL or in memory;
 //! - [`vault`]: records of the core, sealed into such a store;
 //! - [`damage`]: what is found wrong, and what is done about it;
+//! - [`backup`]: everything in one sealed file, and a store made from it;
 //! - [`audit`]: the audit log, kept in the vault.
 //!
 //! # How a record is sealed
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod backup;
 pub mod damage;
 pub mod error;
 pub mod keys;

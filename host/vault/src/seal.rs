@@ -1,11 +1,11 @@
 //! Records, sealed and opened.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use countersign_core::ports::{Kind, Random, RecordKey, Version, random_bytes};
 use countersign_core::secret::{MacKey, SealKey, Sealed, Secret};
 
-use crate::keys::{KekId, KeyRing};
+use crate::keys::{Kek, KekId, KeyRing};
 use crate::layout::{self, Body, Malformed};
 use crate::store::Row;
 
@@ -44,10 +44,20 @@ pub(crate) struct Unsealed {
     pub(crate) secret: Option<Sealed>,
 }
 
+/// The key-encryption keys in use.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) ring: KeyRing,
+    /// What the store says that everything new is sealed with; in the ring.
+    pub(crate) sealing: Arc<Kek>,
+}
+
 /// All keys of one store.
 pub(crate) struct Sealer {
-    ring: KeyRing,
+    keys: RwLock<Keys>,
     random: Arc<dyn Random>,
+    /// To be wrapped anew when keys are rotated.
+    pub(crate) root: SealKey,
     names: MacKey,
     kinds: Vec<SealKey>,
     /// For the head.
@@ -55,16 +65,38 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new(root: &SealKey, ring: KeyRing, random: Arc<dyn Random>) -> Self {
+    pub(crate) fn new(root: SealKey, keys: Keys, random: Arc<dyn Random>) -> Self {
         Self {
-            ring,
+            keys: RwLock::new(keys),
             random,
             names: root.derive("vault record keys 1").for_macs(),
             kinds: (0..=u8::MAX)
                 .map(|k| root.derive(&format!("vault kind {k} 1")))
                 .collect(),
             head: root.derive("vault head 1"),
+            root,
         }
+    }
+
+    /// The keys as they are now.
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    fn find(&self, id: KekId) -> Option<Arc<Kek>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.ring.find(id).cloned()
+    }
+
+    pub(crate) fn random(&self) -> &dyn Random {
+        &*self.random
     }
 
     pub(crate) fn nonce(&self) -> [u8; 24] {
@@ -117,7 +149,7 @@ impl Sealer {
         half: &Half<'_>,
     ) -> Result<Row, Broken> {
         let place = self.store_key(key);
-        let kek = self.ring.current();
+        let kek = self.keys().sealing;
         let (data_key, secret) = match half {
             Half::None => (None, Vec::new()),
             Half::Fresh(secret) => {
@@ -204,6 +236,35 @@ impl Sealer {
         Ok(key.map(|key| Sealed::new(key, secret_aad(place), body.secret.to_vec())))
     }
 
+    /// The same record with its data key wrapped by the key that seals now;
+    /// none if it is already, or has no data key. The revision stays: for whom
+    /// it belongs to, nothing has changed.
+    pub(crate) fn rewrap(&self, place: &[u8], row: &Row) -> Result<Option<Row>, Broken> {
+        let body = Body::parse(&row.body)?;
+        let kek = self.keys().sealing;
+        if body.wrapped.is_empty() || body.kek == kek.id {
+            return Ok(None);
+        }
+        self.verify(place, row)?;
+        let Some(data_key) = self.data_key(place, row, &body)? else {
+            return Ok(None);
+        };
+        let bind = binding(place, row.revision, row.expires_at);
+        let kind_key = self.kind_key(body.kind)?;
+        let framed = kind_key
+            .open(&document_aad(&bind, &body.header), body.document)
+            .map_err(|_| Broken::Seal)?;
+        let nonce = self.nonce();
+        let wrapped = data_key.wrap(&kek.key, self.nonce(), &wrap_aad(&bind, kek.id, &nonce));
+        let header = layout::header(body.kind, kek.id, wrapped.len(), body.secret.len())
+            .ok_or(Malformed::Short)?;
+        let sealed = kind_key.seal(nonce, &document_aad(&bind, &header), &framed);
+        Ok(Some(Row {
+            body: [&header[..], &sealed, &wrapped, body.secret].concat(),
+            ..row.clone()
+        }))
+    }
+
     /// Whether everything in it opens.
     pub(crate) fn verify(&self, place: &[u8], row: &Row) -> Result<(), Broken> {
         match self.open(place, row)?.secret {
@@ -221,7 +282,7 @@ impl Sealer {
         if body.wrapped.is_empty() {
             return Ok(None);
         }
-        let kek = self.ring.find(body.kek).ok_or(Broken::NoKey(body.kek))?;
+        let kek = self.find(body.kek).ok_or(Broken::NoKey(body.kek))?;
         let bind = binding(place, row.revision, row.expires_at);
         let aad = wrap_aad(&bind, body.kek, body.nonce());
         SealKey::unwrap(&kek.key, &aad, body.wrapped)

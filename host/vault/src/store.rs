@@ -104,20 +104,6 @@ pub trait View: Send + Sync {
     ) -> BoxFuture<'a, Result<Page, StoreError>>;
 }
 
-/// The rows of a store that one process alone writes.
-struct Live<'a, S: ?Sized>(&'a S);
-
-impl<S: Store + ?Sized> View for Live<'_, S> {
-    fn scan<'a>(
-        &'a self,
-        prefix: &'a [u8],
-        from: &'a [u8],
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        self.0.scan(prefix, from, limit)
-    }
-}
-
 /// Of which kinds records were changed by another process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes([u64; 4]);
@@ -217,13 +203,9 @@ pub trait Store: Send + Sync {
         })
     }
 
-    /// All rows at one moment, for as long as the view is kept. In a store that
-    /// one process alone writes that process must not write meanwhile.
-    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View + '_>, StoreError>> {
-        Box::pin(std::future::ready(Ok(
-            Box::new(Live(self)) as Box<dyn View + '_>
-        )))
-    }
+    /// All rows at one moment, for as long as the view is kept; writes go on
+    /// meanwhile.
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View + '_>, StoreError>>;
 
     /// What other processes change from now on; none if there can be no others.
     fn changes(&self) -> Option<broadcast::Receiver<Changes>> {

@@ -17,8 +17,12 @@ use crate::keys::KeyRing;
 use crate::seal::{Broken, Sealer, Unsealed};
 use crate::store::{Changes, Row, Store};
 
+pub(crate) mod check;
 mod commit;
-mod open;
+pub(crate) mod open;
+mod rotate;
+
+pub use rotate::{KeyUse, Progress, RotateError, Rotated};
 
 use commit::{Committer, Job};
 
@@ -44,16 +48,16 @@ pub struct OpenOptions {
 ///
 /// A write that has begun goes on when its caller stops waiting for it.
 pub struct Vault {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     committer: JoinHandle<()>,
 }
 
-struct Shared {
-    store: Arc<dyn Store>,
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
     /// What this process is called.
     process: String,
-    sealer: Arc<Sealer>,
+    pub(crate) sealer: Arc<Sealer>,
     damaged: RwLock<BTreeMap<Vec<u8>, Damage>>,
     /// Damage that no record stands for.
     other: Vec<Damage>,
@@ -142,6 +146,11 @@ impl Shared {
     }
 
     fn note(&self, place: &[u8], cause: Broken) -> StoreError {
+        // The record is sound: another replica rotates to a key that this one
+        // has yet to fetch.
+        if let Broken::NoKey(_) = cause {
+            return StoreError::Failed(cause.to_string());
+        }
         let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
         let found = damaged.entry(place.to_vec()).or_insert_with(|| {
             let found = damage::record(place, cause);

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use countersign_presets::{Catalog, EngineConfig, FileState};
 use countersign_vault::error::OpenError;
-use countersign_vault::keys::KeyRing;
 use serde_json::{Value, json};
 
 use super::CliError;
@@ -13,10 +12,10 @@ use crate::config::{Config, Signatures, StoreUrl};
 use crate::opening::{Opened, OpeningError};
 
 /// One part that was looked at.
-struct Finding {
-    part: &'static str,
-    good: bool,
-    detail: String,
+pub(super) struct Finding {
+    pub(super) part: &'static str,
+    pub(super) good: bool,
+    pub(super) detail: String,
 }
 
 pub(super) async fn run(file: &Path, printer: &Printer) -> Result<(), CliError> {
@@ -26,7 +25,7 @@ pub(super) async fn run(file: &Path, printer: &Printer) -> Result<(), CliError> 
         good: true,
         detail: format!("{}, serves {}", file.display(), config.server.public_url),
     }];
-    let key = KeyRing::load(&config.keys.source).await;
+    let key = config.keys.load().await;
     let key_is_good = key.is_ok();
     findings.push(Finding {
         part: "key",
@@ -95,7 +94,7 @@ async fn store(config: &Config) -> Finding {
     }
 }
 
-async fn presets(config: &Config) -> Vec<Finding> {
+pub(super) async fn presets(config: &Config) -> Vec<Finding> {
     let finding = |good, detail| Finding {
         part: "presets",
         good,

@@ -12,6 +12,8 @@ use super::{CliError, Global};
 use crate::config::Config;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// For what is as long as the store is large.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const PAGE: usize = 500;
 
 /// Talks to one host with one token. The token is never printed.
@@ -174,13 +176,38 @@ impl Client {
         self.send(reqwest::Method::DELETE, path, query, None).await
     }
 
-    async fn send(
+    /// What the host streams in answer to a `POST`.
+    pub(super) async fn post_for_bytes(
+        &self,
+        path: &[&str],
+    ) -> Result<impl futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + use<>, CliError>
+    {
+        let request = self.request(reqwest::Method::POST, path, &[]);
+        let answer = request
+            .timeout(STREAM_TIMEOUT)
+            .send()
+            .await
+            .map_err(|e| unreachable_host(&self.base, &e))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.bytes_stream());
+        }
+        let text = answer.text().await.unwrap_or_default();
+        match serde_json::from_str(&text) {
+            Ok(problem) => Err(in_words(status.as_u16(), &problem)),
+            Err(_) => Err(CliError(format!(
+                "{} answered {status}, but not as Countersign does; is --url right?",
+                self.base
+            ))),
+        }
+    }
+
+    fn request(
         &self,
         method: reqwest::Method,
         path: &[&str],
         query: &[(&str, String)],
-        body: Option<Map<String, Value>>,
-    ) -> Result<Value, CliError> {
+    ) -> reqwest::RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
@@ -188,10 +215,19 @@ impl Client {
         for (name, value) in query {
             url.query_pairs_mut().append_pair(name, value);
         }
-        let mut request = self
-            .http
+        self.http
             .request(method, url)
-            .bearer_auth(self.token.as_str());
+            .bearer_auth(self.token.as_str())
+    }
+
+    async fn send(
+        &self,
+        method: reqwest::Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<Map<String, Value>>,
+    ) -> Result<Value, CliError> {
+        let mut request = self.request(method, path, query);
         if let Some(body) = body {
             request = request.json(&Value::Object(body));
         }

@@ -32,6 +32,10 @@ fn help_is_what_it_was() {
         &["preset", "rollback"],
         &["policy"],
         &["policy", "create"],
+        &["key"],
+        &["key", "rotate"],
+        &["backup"],
+        &["restore"],
     ] {
         let mut at = &mut command;
         for name in path {
@@ -72,6 +76,11 @@ fn a_usage_error_exits_with_2() {
         "preset rollback",
         "policy create a --deny x --need-approval",
         "policy preview --tool x",
+        "key",
+        "key new",
+        "backup",
+        "restore",
+        "restore b --force --salvage",
         "--output yaml whoami",
         "nonsense",
     ];
@@ -98,6 +107,10 @@ fn names_are_taken_as_arguments_and_as_options() {
         "role create editor --allow server_update:notes server_list --allow audit_read,role_list",
         "token revoke abc --user bot",
         "token delete abc",
+        "backup -",
+        "backup b --offline",
+        "backup verify b",
+        "restore b --salvage --output json",
         "policy create no-deletes --deny --tools delete_*",
         "policy create careful --need-approval --message x --except-roles admin",
         "policy preview careful --user ann --server notes --tool t",

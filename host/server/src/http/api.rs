@@ -22,11 +22,14 @@ use crate::user_keys::UserKeys;
 
 mod audit;
 mod auth;
+mod backup;
 mod body;
 mod connections;
 mod decisions;
 mod device;
+mod doctor;
 mod filter;
+mod key_encryption;
 mod keys;
 mod list;
 mod policies;
@@ -65,6 +68,8 @@ pub struct ApiState {
     pub recorder: Arc<crate::replay::Recorder>,
     /// The audit log, for reading.
     pub audit: Arc<AuditLog>,
+    /// The key-encryption keys.
+    pub sealing: Arc<crate::keys::HostKeys>,
     /// Countersign's own origin.
     pub public_url: Url,
     /// What is refused to callers whom nobody knows.
@@ -163,6 +168,10 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(policies::preview))
         .routes(routes!(policies::get, policies::update, policies::delete))
         .routes(routes!(audit::list))
+        .routes(routes!(backup::create))
+        .routes(routes!(doctor::look))
+        .routes(routes!(key_encryption::list))
+        .routes(routes!(key_encryption::rotation, key_encryption::rotate))
 }
 
 async fn unknown_path(uri: axum::http::Uri) -> Problem {

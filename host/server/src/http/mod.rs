@@ -50,6 +50,7 @@ pub fn router(app: &Arc<App>) -> Router {
         keys: app.keys.clone(),
         recorder: Arc::clone(&app.recorder),
         audit: Arc::clone(&app.audit),
+        sealing: Arc::clone(&app.sealing),
         public_url: app.public_url.clone(),
         strangers: Arc::clone(&app.strangers),
     };

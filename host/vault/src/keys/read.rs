@@ -66,6 +66,9 @@ pub(super) async fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, KeyError>
         .args(argv.get(1..).unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // It would be in the host's log, and nobody knows what a key service
+        // writes there.
+        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
@@ -84,7 +87,7 @@ pub(super) async fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, KeyError>
         .map_err(|e| failed(e.to_string()))?;
     if !status.success() {
         return Err(failed(format!(
-            "it ended with {status}; see its error output"
+            "it ended with {status}; what it said is kept out of the log: run it by hand"
         )));
     }
     if bytes.len() as u64 > LONGEST {

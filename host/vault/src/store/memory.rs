@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 
 use countersign_core::ports::{BoxFuture, StoreError};
 
-use super::{Due, Op, Page, Row, Store, check_size};
+use super::{Due, Op, Page, Row, Store, View, check_size};
 
 /// Durable for as long as it is in memory.
 #[derive(Default)]
@@ -95,5 +95,26 @@ impl Store for MemoryStore {
 
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View + '_>, StoreError>> {
+        let rows = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let copy: Box<dyn View> = Box::new(Self(RwLock::new(rows)));
+        Box::pin(std::future::ready(Ok(copy)))
+    }
+}
+
+impl View for MemoryStore {
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: &'a [u8],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Store::scan(self, prefix, from, limit)
     }
 }

@@ -23,12 +23,16 @@ use std::thread::JoinHandle;
 use countersign_core::ports::{BoxFuture, StoreError};
 use tokio::sync::oneshot;
 
-use super::{Due, Op, Page, Row, Store, check_size};
+use super::{Due, Op, Page, Row, Store, View, check_size};
 use crate::error::OpenError;
 
 mod commit;
 mod files;
 mod frame;
+#[cfg(test)]
+mod power;
+mod remains;
+mod view;
 
 use commit::{Committer, Job};
 use files::Opened;
@@ -43,6 +47,7 @@ pub struct SledStore {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
+    lost: u64,
 }
 
 struct Shared {
@@ -50,6 +55,7 @@ struct Shared {
     /// Rows as they were before changes that are not yet durable.
     before: RwLock<HashMap<Vec<u8>, Option<Row>>>,
     dead: AtomicBool,
+    views: view::Views,
     _lock: File,
 }
 
@@ -78,11 +84,13 @@ impl SledStore {
             acknowledged,
             lock,
             commits,
+            lost,
         } = files::open(folder, accept_loss)?;
         let shared = Arc::new(Shared {
             db,
             before: RwLock::default(),
             dead: AtomicBool::new(false),
+            views: view::Views::default(),
             _lock: lock,
         });
         let (jobs, queue) = mpsc::channel();
@@ -104,7 +112,14 @@ impl SledStore {
             jobs: Some(jobs),
             thread: Some(thread),
             shared,
+            lost,
         })
+    }
+
+    /// Acknowledged commits that the database had not when it was opened.
+    #[must_use]
+    pub fn lost_commits(&self) -> u64 {
+        self.lost
     }
 }
 
@@ -140,14 +155,39 @@ impl Shared {
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Page, StoreError> {
         let before = self.before.read().unwrap_or_else(PoisonError::into_inner);
+        let mut page = self.scan_stored(prefix, from, limit)?;
+        page.rows.retain(|(key, _)| !before.contains_key(key));
+        // A page of which nothing is to be seen yet is no page.
+        while page.rows.is_empty()
+            && let Some(next) = page.next.take()
+        {
+            let holes = page.holes;
+            page = self.scan_stored(prefix, &next, limit)?;
+            page.holes.splice(0..0, holes);
+            page.rows.retain(|(key, _)| !before.contains_key(key));
+        }
+        // Rows as they were before what is not durable yet; also of keys that
+        // are gone from sled but not yet for us.
+        let start = prefix.max(from);
+        let seen = |key: &[u8]| {
+            let is_before_next = page.next.as_deref().is_none_or(|next| key < next);
+            key.starts_with(prefix) && key >= start && is_before_next
+        };
+        let mut old: Vec<(Vec<u8>, Row)> = before
+            .iter()
+            .filter(|(key, _)| seen(key))
+            .filter_map(|(key, row)| Some((key.clone(), row.clone()?)))
+            .collect();
+        page.rows.append(&mut old);
+        page.rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(page)
+    }
+
+    /// What sled has, durable or not. At least one row is looked at, so that
+    /// whoever goes on from page to page comes to the end.
+    fn scan_stored(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let mut at = prefix.max(from).to_vec();
-        // Keys that are being deleted are gone from sled but not yet for us.
-        let mut missing: Vec<_> = before
-            .iter()
-            .filter(|(k, _)| k.starts_with(prefix) && **k >= at)
-            .filter_map(|(k, row)| row.clone().map(|row| (k.clone(), row)))
-            .collect();
         'resume: loop {
             let mut rows = self
                 .db
@@ -164,9 +204,7 @@ impl Shared {
                             page.next = Some(key.to_vec());
                             break 'resume;
                         }
-                        if !before.contains_key(key) {
-                            page.rows.push((key.to_vec(), decode(&bytes)));
-                        }
+                        page.rows.push((key.to_vec(), decode(&bytes)));
                         at = key.to_vec();
                     }
                     broken => {
@@ -185,9 +223,6 @@ impl Shared {
                 }
             }
         }
-        missing.retain(|(key, _)| page.next.as_ref().is_none_or(|next| key < next));
-        page.rows.append(&mut missing);
-        page.rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(page)
     }
 
@@ -243,7 +278,7 @@ impl Store for SledStore {
             let sent = self
                 .jobs
                 .as_ref()
-                .map(|jobs| jobs.send(Job { batch, done }));
+                .map(|jobs| jobs.send(Job::Commit { batch, done }));
             match sent {
                 Some(Ok(())) => outcome.await.unwrap_or_else(|_| Err(commit::dead())),
                 _ => Err(commit::dead()),
@@ -253,6 +288,19 @@ impl Store for SledStore {
 
     fn is_ready(&self) -> bool {
         !self.shared.dead.load(Ordering::Acquire)
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View + '_>, StoreError>> {
+        Box::pin(async move {
+            let (done, begun) = oneshot::channel();
+            let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job::View { done }));
+            let number = match sent {
+                Some(Ok(())) => begun.await.map_err(|_| commit::dead())?,
+                _ => return Err(commit::dead()),
+            };
+            let view = view::SledView::new(&self.shared, number);
+            Ok(Box::new(view) as Box<dyn View + '_>)
+        })
     }
 }
 

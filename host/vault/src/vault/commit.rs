@@ -16,8 +16,6 @@ use crate::store::{Due, Op, Row, Turn};
 const GROUP: usize = 128;
 /// How often a group is tried again when what it read was not what is stored.
 const TRIES: usize = 8;
-/// What lies here was damaged and then written over.
-const SET_ASIDE: u8 = 0xFE;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -28,6 +26,11 @@ pub(super) enum Job {
     },
     Sweep {
         due: Due,
+        done: Answer<usize>,
+    },
+    /// Wraps data keys by the key that seals now.
+    Rewrap {
+        places: Vec<Vec<u8>>,
         done: Answer<usize>,
     },
 }
@@ -45,7 +48,7 @@ struct Draft {
 
 enum Done {
     Written(Vec<Revision>),
-    Swept(usize),
+    Counted(usize),
 }
 
 impl Committer {
@@ -62,14 +65,19 @@ impl Committer {
                     (Job::Write { done, .. }, Ok(Done::Written(revisions))) => {
                         let _ = done.send(Ok(revisions));
                     }
-                    (Job::Sweep { done, .. }, Ok(Done::Swept(count))) => {
+                    (
+                        Job::Sweep { done, .. } | Job::Rewrap { done, .. },
+                        Ok(Done::Counted(count)),
+                    ) => {
                         let _ = done.send(Ok(count));
                     }
                     (Job::Write { done, .. }, Err(e)) => drop(done.send(Err(e))),
-                    (Job::Sweep { done, .. }, Err(e)) => drop(done.send(Err(e))),
+                    (Job::Sweep { done, .. } | Job::Rewrap { done, .. }, Err(e)) => {
+                        drop(done.send(Err(e)));
+                    }
                     // Unanswered: the caller sees a closed vault.
-                    (Job::Write { .. }, Ok(Done::Swept(_)))
-                    | (Job::Sweep { .. }, Ok(Done::Written(_))) => {}
+                    (Job::Write { .. }, Ok(Done::Counted(_)))
+                    | (Job::Sweep { .. } | Job::Rewrap { .. }, Ok(Done::Written(_))) => {}
                 }
             }
         }
@@ -94,8 +102,11 @@ impl Committer {
                         self.judge(&turn, &mut draft, writes).map(Done::Written)
                     }
                     Job::Sweep { due, .. } => {
-                        self.judge_sweep(&turn, &mut draft, due).map(Done::Swept)
+                        self.judge_sweep(&turn, &mut draft, due).map(Done::Counted)
                     }
+                    Job::Rewrap { places, .. } => self
+                        .judge_rewrap(&turn, &mut draft, places)
+                        .map(Done::Counted),
                 });
             }
             match self.commit(turn, draft).await {
@@ -122,6 +133,7 @@ impl Committer {
                     places.extend(keys.map(|key| key.to_vec()));
                 }
                 Job::Sweep { due, .. } => places.extend(due.iter().map(|(key, _)| key.clone())),
+                Job::Rewrap { places: these, .. } => places.extend(these.iter().cloned()),
             }
         }
         places.into_iter().collect()
@@ -181,7 +193,7 @@ impl Committer {
 
     /// Keeps the bytes of a damaged record that is being written over.
     fn aside(&self, place: &[u8], row: &Row) -> Op {
-        let mut key = vec![SET_ASIDE];
+        let mut key = vec![super::open::SET_ASIDE];
         key.extend_from_slice(place);
         key.extend_from_slice(&self.shared.sealer.nonce());
         Op {
@@ -301,6 +313,35 @@ impl Committer {
             swept += 1;
         }
         Ok(swept)
+    }
+
+    /// Damaged records are passed over: they name the old key until they are
+    /// written anew.
+    fn judge_rewrap(
+        &self,
+        turn: &Turn<'_>,
+        draft: &mut Draft,
+        places: &[Vec<u8>],
+    ) -> Result<usize, StoreError> {
+        let mut rewrapped = 0;
+        for place in places {
+            // What was written in this group is under the sealing key.
+            if draft.rows.contains_key(place) || self.shared.is_damaged(place) {
+                continue;
+            }
+            let Some(row) = turn.get(place)? else {
+                continue;
+            };
+            match self.shared.sealer.rewrap(place, &row) {
+                Ok(Some(new)) => {
+                    draft.rows.insert(place.clone(), (Some(row), Some(new)));
+                    rewrapped += 1;
+                }
+                Ok(None) => {}
+                Err(cause) => drop(self.shared.note(place, cause)),
+            }
+        }
+        Ok(rewrapped)
     }
 }
 

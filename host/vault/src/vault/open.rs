@@ -3,28 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use countersign_core::ports::{Random, StoreError, random_bytes, random_token};
-use countersign_core::secret::SealKey;
+use countersign_core::ports::{Random, StoreError, random_token};
 use tokio::task::{JoinError, JoinSet};
 
-use super::{OpenOptions, Shared};
+use super::{OpenOptions, Shared, check};
 use crate::damage::{self, Damage};
 use crate::error::OpenError;
 use crate::head::{HEAD_KEY, Head};
 use crate::keys::{KekId, KeyRing};
-use crate::seal::Sealer;
+use crate::seal::{Broken, Keys, Sealer};
 use crate::store::{Op, Row, Store};
 
-/// The key check record lies at both ends of the database, so that one damaged
-/// page does not cost everything.
-const CHECKS: [&[u8]; 2] = [b"\0key check", b"\xFDkey check"];
+/// What lies here was damaged and then written over.
+pub(crate) const SET_ASIDE: u8 = 0xFE;
+/// Is there while a restore is under way.
+pub(crate) const RESTORING: &[u8] = b"\0restoring";
 /// Records lie between these first bytes.
 const RECORDS: std::ops::RangeInclusive<u8> = 1..=0xFC;
 /// Rows that are read and verified at a time.
 const VERIFIED: usize = 2048;
-const CHECK_LAYOUT: u8 = 1;
-const ID: usize = 8;
-const WRAPPED: usize = 32 + countersign_core::secret::SEAL_OVERHEAD;
+
+/// Whether a record lies under this key, not something of the vault's own.
+pub(crate) fn is_record(key: &[u8]) -> bool {
+    key.first().is_some_and(|b| RECORDS.contains(b))
+}
 
 pub(super) async fn open(
     store: Arc<dyn Store>,
@@ -32,14 +34,27 @@ pub(super) async fn open(
     random: Arc<dyn Random>,
     options: OpenOptions,
 ) -> Result<Shared, OpenError> {
-    let root = match root_key(&*store, &ring).await? {
-        Some(root) => root,
-        None => create(&*store, &ring, &*random).await?,
+    if store.get(RESTORING).await?.is_some() {
+        return Err(OpenError::RestoreUnfinished);
+    }
+    let (root, check) = match check::root_key(&*store, &ring).await? {
+        Some(found) => found,
+        None => check::create(&*store, &ring, &*random).await?,
     };
     let process = store
         .process()
         .unwrap_or_else(|| random_token::<16>(&*random));
-    let sealer = Arc::new(Sealer::new(&root, ring, random));
+    // `root_key` has made sure that the ring has it.
+    let sealing = check.sealing().and_then(|id| ring.find(id)).cloned();
+    let sealing = sealing.unwrap_or_else(|| Arc::clone(ring.current()));
+    if sealing.id != ring.current_id() {
+        tracing::warn!(
+            sealing = %sealing.id,
+            current = %ring.current_id(),
+            "the store is still sealed with an older key; `countersign key rotate` goes over to the current one"
+        );
+    }
+    let sealer = Arc::new(Sealer::new(root, Keys { ring, sealing }, random));
     let (damaged, other) = verify(&*store, &sealer, options).await?;
     for found in damaged.values().chain(&other) {
         tracing::error!("{found}");
@@ -53,155 +68,33 @@ pub(super) async fn open(
     })
 }
 
-/// The root key, or `None` if the store is empty.
-async fn root_key(store: &dyn Store, ring: &KeyRing) -> Result<Option<SealKey>, OpenError> {
-    let (mut present, mut broken, mut needed) = (0, 0, Vec::new());
-    let mut root = None;
-    let mut rows = Vec::new();
-    for check in CHECKS {
-        let row = store.get(check).await;
-        if let Ok(Some(row)) = &row {
-            present += 1;
-            match unwrap_root(ring, row) {
-                Ok(found) => root = Some((found, row.clone())),
-                Err(Some(ids)) => needed.extend(ids),
-                Err(None) => broken += 1,
-            }
-        }
-        rows.push((check, row));
-    }
-    let Some((root, good)) = root else {
-        if present == 0 {
-            let page = store.scan(&[], &[], 1).await?;
-            if rows.iter().all(|(_, row)| row.is_ok())
-                && page.rows.is_empty()
-                && page.holes.is_empty()
-            {
-                return Ok(None);
-            }
-            return Err(OpenError::KeyCheckMissing {
-                detail: "it is not there".into(),
-            });
-        }
-        if broken == present {
-            return Err(OpenError::KeyCheckMissing {
-                detail: "it does not open".into(),
-            });
-        }
-        needed.sort_unstable();
-        needed.dedup();
-        let needed = needed
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" or ");
-        return Err(OpenError::WrongKey {
-            configured: ring.current_id().to_string(),
-            needed,
-        });
-    };
-    for (check, row) in rows {
-        let expect = match row {
-            Ok(Some(row)) if row == good => continue,
-            Ok(row) => row.map(|r| r.revision),
-            Err(_) => continue,
-        };
-        tracing::warn!("one copy of the key check record was damaged; mending it from the other");
-        let op = Op {
-            key: check.to_vec(),
-            expect,
-            put: Some(good.clone()),
-        };
-        store.commit(vec![op]).await?;
-    }
-    Ok(Some(root))
-}
-
-/// The root key; or the ids it is wrapped for; or nothing that can be read.
-fn unwrap_root(ring: &KeyRing, row: &Row) -> Result<SealKey, Option<Vec<KekId>>> {
-    let Some((&CHECK_LAYOUT, entries)) = row.body.split_first() else {
-        return Err(None);
-    };
-    let (entries, rest) = entries.as_chunks::<{ ID + WRAPPED }>();
-    if entries.is_empty() || !rest.is_empty() {
-        return Err(None);
-    }
-    let mut ids = Vec::new();
-    let mut ours = false;
-    for entry in entries {
-        let Some((id, wrapped)) = entry.split_first_chunk::<ID>() else {
-            return Err(None);
-        };
-        let id = KekId(*id);
-        ids.push(id);
-        if let Some(kek) = ring.find(id) {
-            ours = true;
-            if let Ok(root) = SealKey::unwrap(&kek.key, &check_aad(id), wrapped) {
-                return Ok(root);
-            }
-        }
-    }
-    Err((!ours).then_some(ids))
-}
-
-async fn create(
-    store: &dyn Store,
-    ring: &KeyRing,
-    random: &dyn Random,
-) -> Result<SealKey, OpenError> {
-    let root = SealKey::new(random_bytes(random));
-    let kek = ring.current();
-    let wrapped = root.wrap(&kek.key, random_bytes(random), &check_aad(kek.id));
-    let body = [&[CHECK_LAYOUT][..], &kek.id.0, &wrapped].concat();
-    let check = Row {
-        revision: 1,
-        expires_at: None,
-        body,
-    };
-    let head = Head::default().seal(&root.derive("vault head 1"), random_bytes(random), 1);
-    let put = |key: &[u8], row: Row| Op {
-        key: key.to_vec(),
-        expect: None,
-        put: Some(row),
-    };
-    let [first, second] = CHECKS;
-    let made = vec![
-        put(first, check.clone()),
-        put(second, check),
-        put(HEAD_KEY, head),
-    ];
-    match store.commit(made).await {
-        Ok(()) => Ok(root),
-        // Another replica made it in this very moment.
-        Err(StoreError::Conflict) => {
-            root_key(store, ring)
-                .await?
-                .ok_or_else(|| OpenError::KeyCheckMissing {
-                    detail: "it comes and goes".into(),
-                })
-        }
-        Err(other) => Err(other.into()),
-    }
-}
-
-fn check_aad(id: KekId) -> Vec<u8> {
-    [&b"vault root key 1"[..], &id.0].concat()
-}
-
 type Found = (BTreeMap<Vec<u8>, Damage>, Vec<Damage>);
 
-/// What these rows add up to, and which do not open.
-fn judge(sealer: &Sealer, rows: &[(Vec<u8>, Row)]) -> (Head, Vec<(Vec<u8>, Damage)>) {
-    let (mut head, mut damaged) = (Head::default(), Vec::new());
-    for (place, row) in rows {
-        if place.first().is_some_and(|b| RECORDS.contains(b)) {
-            head.add(&sealer.head, place, row);
-            if let Err(cause) = sealer.verify(place, row) {
-                damaged.push((place.clone(), damage::record(place, cause)));
+/// What was found in some rows.
+#[derive(Default)]
+struct Judged {
+    /// What they add up to.
+    head: Head,
+    /// Which do not open.
+    damaged: Vec<(Vec<u8>, Damage)>,
+    /// Keys that they need and the ring has not.
+    needed: Vec<KekId>,
+}
+
+fn judge(sealer: &Sealer, rows: &[(Vec<u8>, Row)]) -> Judged {
+    let mut judged = Judged::default();
+    for (place, row) in rows.iter().filter(|(place, _)| is_record(place)) {
+        judged.head.add(&sealer.head, place, row);
+        match sealer.verify(place, row) {
+            Ok(()) => {}
+            Err(Broken::NoKey(id)) => judged.needed.push(id),
+            Err(cause) => {
+                let found = damage::record(place, cause);
+                judged.damaged.push((place.clone(), found));
             }
         }
     }
-    (head, damaged)
+    judged
 }
 
 async fn verify(
@@ -218,6 +111,7 @@ async fn verify(
     let told = stored.as_ref().and_then(|row| Head::open(key, row).ok());
     let (mut damaged, mut other) = (BTreeMap::new(), Vec::new());
     let mut counted = Head::default();
+    let mut needed = Vec::new();
     let most = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut judging = JoinSet::new();
     let mut from = Some(vec![*RECORDS.start()]);
@@ -234,12 +128,18 @@ async fn verify(
             && let Some(judged) = judging.join_next().await
         {
             let interrupted = |e: JoinError| StoreError::Failed(format!("verifying: {e}"));
-            let (head, found) = judged.map_err(interrupted)?;
-            counted.merge(head);
-            damaged.extend(found);
+            let judged = judged.map_err(interrupted)?;
+            counted.merge(judged.head);
+            damaged.extend(judged.damaged);
+            needed.extend(judged.needed);
         }
     }
     drop(view);
+    if !needed.is_empty() {
+        return Err(OpenError::MissingKey {
+            needed: check::in_words(needed),
+        });
+    }
     if told == Some(counted) {
         return Ok((damaged, other));
     }

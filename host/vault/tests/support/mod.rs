@@ -1,6 +1,8 @@
 //! What the suites share.
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub(crate) mod faults;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 

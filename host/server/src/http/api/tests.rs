@@ -18,6 +18,9 @@ use countersign_identity::{
 };
 use countersign_oauth::Oauth;
 use countersign_vault::audit::{AuditFilter, AuditLog, AuditOptions, AuditPage};
+use countersign_vault::keys::KeyRing;
+use countersign_vault::store::memory::MemoryStore;
+use countersign_vault::vault::{OpenOptions, Vault};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -123,7 +126,18 @@ async fn house_with(config: &str) -> House {
         .reveal();
     let oauth = Oauth::new(world.clone(), Arc::new(Nowhere), public_url.clone());
     let world_of_keys = world.clone();
+    let vault = Vault::open(
+        Arc::new(MemoryStore::new()),
+        KeyRing::single([7; 32]),
+        world.random.clone(),
+        OpenOptions::default(),
+    )
+    .await
+    .unwrap();
+    let file = config.file.clone();
+    let sealing = crate::keys::HostKeys::new(world.clone(), Arc::new(vault), file);
     let state = ApiState {
+        sealing,
         world,
         registry: registry.clone(),
         trust: Arc::default(),
@@ -672,6 +686,11 @@ async fn each_change_needs_its_permission_and_names_it() {
             "preset_approve:generic",
         ),
         (&nobody, "GET", "/audit", Value::Null, "audit_read"),
+        (&nobody, "GET", "/keys", Value::Null, "key_list"),
+        (&nobody, "GET", "/keys/rotation", Value::Null, "key_list"),
+        (&nobody, "POST", "/keys/rotation", Value::Null, "key_rotate"),
+        (&nobody, "GET", "/doctor", Value::Null, "doctor_run"),
+        (&nobody, "POST", "/backup", Value::Null, "backup_create"),
         (
             &nobody,
             "POST",

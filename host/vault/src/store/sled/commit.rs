@@ -14,9 +14,13 @@ use super::{Shared, SyncFile, failed, files, frame, guarded};
 /// Most commits that share one sync.
 const GROUP: usize = 256;
 
-pub(super) struct Job {
-    pub(super) batch: Vec<Op>,
-    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+pub(super) enum Job {
+    Commit {
+        batch: Vec<Op>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Begins a view between two commits, when everything is durable.
+    View { done: oneshot::Sender<u64> },
 }
 
 pub(super) fn dead() -> StoreError {
@@ -36,7 +40,15 @@ impl Committer {
         while let Ok(first) = queue.recv() {
             let mut waiting = Vec::new();
             let mut outcome = Ok(());
-            for Job { batch, done } in std::iter::once(first).chain(queue.try_iter().take(GROUP)) {
+            let mut views = Vec::new();
+            for job in std::iter::once(first).chain(queue.try_iter().take(GROUP)) {
+                let (batch, done) = match job {
+                    Job::Commit { batch, done } => (batch, done),
+                    Job::View { done } => {
+                        views.push(done);
+                        continue;
+                    }
+                };
                 if outcome.is_err() || self.shared.dead.load(Ordering::Acquire) {
                     let _ = done.send(Err(dead()));
                     continue;
@@ -53,6 +65,7 @@ impl Committer {
                 }
             }
             if waiting.is_empty() {
+                self.begin(views);
                 continue;
             }
             let outcome = outcome.and_then(|()| guarded(|| self.make_durable()).flatten());
@@ -62,6 +75,16 @@ impl Committer {
             }
             for done in waiting {
                 let _ = done.send(outcome.clone());
+            }
+            self.begin(views);
+        }
+    }
+
+    fn begin(&self, views: Vec<oneshot::Sender<u64>>) {
+        for done in views {
+            let number = self.shared.views.begin();
+            if let Err(number) = done.send(number) {
+                self.shared.views.end(number);
             }
         }
     }
@@ -93,6 +116,11 @@ impl Committer {
             .before
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        // Held until the change is in the database.
+        let mut views = self.shared.views.lock();
+        for (key, old) in &olds {
+            views.keep(key, old.as_ref());
+        }
         for (key, old) in olds {
             before.entry(key).or_insert(old);
         }

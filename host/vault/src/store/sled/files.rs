@@ -15,6 +15,8 @@ pub(super) struct Opened {
     pub(super) acknowledged: File,
     pub(super) lock: File,
     pub(super) commits: u64,
+    /// Acknowledged commits that are not in it.
+    pub(super) lost: u64,
 }
 
 /// Pages kept in memory.
@@ -96,6 +98,7 @@ pub(super) fn open(folder: &Path, accept_loss: bool) -> Result<Opened, OpenError
         acknowledged: file,
         lock,
         commits,
+        lost: acknowledged.saturating_sub(commits),
     })
 }
 
