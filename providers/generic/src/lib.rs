@@ -97,7 +97,11 @@ fn tokens(settings: &mut Settings, mut description: Description) -> Result<Descr
         (GrantType::AuthorizationCode, "token_parameters", code),
         (GrantType::RefreshToken, "refresh_parameters", refresh),
         (GrantType::ClientCredentials, "service_parameters", service),
-        (GrantType::TokenExchange, "exchange_parameters", exchange.clone()),
+        (
+            GrantType::TokenExchange,
+            "exchange_parameters",
+            exchange.clone(),
+        ),
         (bearer, "exchange_parameters", exchange),
     ] {
         parameter_names(key, &extra)?;
