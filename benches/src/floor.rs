@@ -79,6 +79,7 @@ pub(crate) fn provider() -> anyhow::Result<Provider> {
         request_timeout: std::time::Duration::from_secs(30),
         max_retries: 0,
         auto_update: false,
+        registration: None,
         enabled: true,
         settings: serde_json::Map::new(),
         created_at: now,

@@ -125,6 +125,7 @@ fn provider(preset: &PresetName) -> Result<Provider> {
         request_timeout: Duration::from_secs(30),
         max_retries: 0,
         auto_update: false,
+        registration: None,
         enabled: true,
         settings: serde_json::Map::new(),
         created_at: Timestamp::from_secs(0),

@@ -313,6 +313,7 @@ fn connection(credential: &str) -> Result<Connection> {
             token: "http://127.0.0.1:1".into(),
             revocation: None,
             audience: vec![HostPattern::parse("127.0.0.1:*")?],
+            resource: None,
         },
         client_id: "floor".into(),
         preset_digest: Digest::of(b"preset"),

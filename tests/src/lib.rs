@@ -28,6 +28,7 @@ pub mod postgres;
 mod process;
 mod registry;
 mod sides;
+mod trap;
 mod web;
 mod world;
 
@@ -41,5 +42,6 @@ pub use pages::in_chromium;
 pub use process::{Log, built, free_port, repository, target_folder};
 pub use registry::{DockerRegistry, REGISTRY_PASSWORD, REGISTRY_USER};
 pub use sides::{Provider, Side, Upstream};
+pub use trap::{Caught, Trap};
 pub use web::{Answer, Web};
 pub use world::{NOTES, Setup, World};

@@ -144,6 +144,9 @@ pub struct Origins {
     pub revocation: Option<String>,
     /// Audience hosts, as approved when the user consented.
     pub audience: Vec<crate::hosts::HostPattern>,
+    /// The RFC 8707 resource the tokens were asked for, and are renewed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Url>,
 }
 
 /// The stored record.

@@ -18,6 +18,7 @@ use crate::error::CallError;
 use crate::hosts::HostPattern;
 use crate::inject::{Compiled, InjectError, uri_of};
 use crate::needs::{Tools, implications_of, scopes};
+use crate::origins::Course;
 use crate::policy::arguments::Tree;
 use crate::policy::{Asked, METHODS_THAT_WAIT, Reason, Rules as Policies, Ruling, Subject};
 use crate::preset::{
@@ -25,6 +26,7 @@ use crate::preset::{
     Slot, Verdict,
 };
 use crate::provider::Provider;
+use crate::request::Asking as AskingProvider;
 use crate::scope::{Implications, ScopeSet};
 use crate::server::{AuthMode, Server, Target};
 use crate::template::{Values, Variables, render_text};
@@ -74,6 +76,8 @@ pub struct Attachment {
     audience: Option<Vec<HostPattern>>,
     variables: Values,
     implications: Implications,
+    /// None if connections decide a part of it, or there is no provider.
+    course: Option<Course>,
     tools: Tools,
     rules: Vec<DescribedCredential>,
 }
@@ -137,6 +141,7 @@ impl Attachment {
             audience: None,
             variables: Values::default(),
             implications: Implications::default(),
+            course: None,
             tools: Tools::default(),
             rules: Vec::new(),
             policies: policies.of_server(&server.name),
@@ -170,6 +175,7 @@ impl Attachment {
                 this.variables = Values::resolve(preset.description(), &provider.settings, &[])
                     .map_err(|e| Unusable::Settings(e.to_string()))?;
                 this.describe(preset.description(), &provider)?;
+                this.course = Course::of_all(&provider, preset.description(), &this.variables);
                 this.provider = Some(provider);
                 this.preset = Some(preset);
             }
@@ -326,6 +332,46 @@ impl Attachment {
     #[must_use]
     pub fn implications(&self) -> &Implications {
         &self.implications
+    }
+
+    /// [`Connection::status`], and whether provider and server still are where
+    /// the user consented to send tokens.
+    #[must_use]
+    pub fn standing(
+        &self,
+        connection: &Connection,
+        required: &ScopeSet,
+        now: Timestamp,
+    ) -> (Status, Option<ReauthReason>) {
+        match connection.status(now, required, &self.implications) {
+            (Status::Connected | Status::NeedsScopes, _)
+                if !self.leads_as_consented(connection) =>
+            {
+                (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
+            }
+            other => other,
+        }
+    }
+
+    fn leads_as_consented(&self, connection: &Connection) -> bool {
+        let Some(provider) = &self.provider else {
+            return false;
+        };
+        let same_course = match (&self.course, &self.preset) {
+            (Some(course), _) => course.is_that_of(connection),
+            (None, Some(preset)) => self.variables_of(Some(connection)).is_ok_and(|values| {
+                let asking = AskingProvider {
+                    provider,
+                    description: preset.description(),
+                    values: &values,
+                    client_secret: None,
+                    client_key: None,
+                };
+                Course::of(&asking).is_that_of(connection)
+            }),
+            (None, None) => false,
+        };
+        same_course && self.server.is_consented(provider, connection)
     }
 
     pub(crate) fn variables_of(
@@ -601,6 +647,14 @@ impl<'a> Admitted<'a> {
         })
     }
 
+    /// Whether a token that was obtained for this server still is.
+    fn same_origins(&self, connection: &Connection) -> bool {
+        let url = &self.attachment.url;
+        let provider = self.attachment.provider.as_ref();
+        provider.is_some_and(|p| p.client_id == connection.client_id)
+            && connection.origins.audience.iter().any(|p| p.matches(url))
+    }
+
     fn consented<'c>(
         self,
         connection: Option<&'c Connection>,
@@ -611,7 +665,7 @@ impl<'a> Admitted<'a> {
             return Err(CallError::NeedsConnection { provider });
         };
         let required = &self.attachment.server.auth.required_scopes;
-        match connection.status(now, required, &self.attachment.implications) {
+        match self.attachment.standing(connection, required, now) {
             (Status::NotConnected, _) => Err(CallError::NeedsConnection { provider }),
             (Status::NeedsReauth | Status::Suspended, reason) => Err(CallError::NeedsReauth {
                 provider,
@@ -625,12 +679,11 @@ impl<'a> Admitted<'a> {
                 Err(CallError::NeedsScopes { provider, missing })
             }
             (Status::Connected, _)
-                if !self.same_origins(connection)
-                    || self
-                        .attachment
-                        .server
-                        .auth
-                        .asks_again(connection.consented_at()) =>
+                if self
+                    .attachment
+                    .server
+                    .auth
+                    .asks_again(connection.consented_at()) =>
             {
                 Err(CallError::NeedsReauth {
                     provider,
@@ -642,17 +695,6 @@ impl<'a> Admitted<'a> {
                 connection: Some(connection),
             }),
         }
-    }
-
-    /// Whether the server is still where the user consented to send tokens.
-    fn same_origins(&self, connection: &Connection) -> bool {
-        let url = &self.attachment.url;
-        let same_client = self
-            .attachment
-            .provider
-            .as_ref()
-            .is_some_and(|p| p.client_id == connection.client_id);
-        same_client && connection.origins.audience.iter().any(|p| p.matches(url))
     }
 }
 

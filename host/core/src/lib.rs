@@ -5,7 +5,8 @@
 //!
 //! Where to look:
 //! - what things are: [`names`], [`scope`], [`provider`], [`server`],
-//!   [`connection`], [`user_key`], [`caller`], [`preset`];
+//!   [`connection`] and its [`origins`], [`registration`], [`user_key`], [`caller`],
+//!   [`preset`];
 //! - what must stay secret: [`secret`], [`tokens`], and [`veil`] before guests;
 //! - what is decided: [`policy`], [`approval`] (the user's word), [`decide`]
 //!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a
@@ -17,6 +18,7 @@ pub mod address;
 pub mod approval;
 pub mod audit;
 pub mod caller;
+pub mod challenge;
 pub mod connection;
 pub mod decide;
 pub mod error;
@@ -25,11 +27,13 @@ pub mod inject;
 pub mod jwt;
 pub mod names;
 mod needs;
+pub mod origins;
 pub mod policy;
 pub mod ports;
 pub mod preset;
 pub mod provider;
 pub mod refresh;
+pub mod registration;
 pub mod rehearse;
 pub mod request;
 pub mod scope;

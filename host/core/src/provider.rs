@@ -56,6 +56,43 @@ pub enum GrantType {
     JwtBearer,
 }
 
+/// How Countersign became the provider's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientKind {
+    /// It registered itself (RFC 7591).
+    Dynamic,
+    /// By the address of its metadata document.
+    MetadataDocument,
+    /// An administrator registered it.
+    Manual,
+}
+
+/// How the provider was found, and how Countersign became its client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The authorization server, exactly as it writes itself.
+    pub issuer: String,
+    /// What an administrator asked about.
+    pub discovered_from: url::Url,
+    /// How Countersign became its client.
+    pub client: ClientKind,
+    /// Where clients register (RFC 7591).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<url::Url>,
+    /// Where this one is managed (RFC 7592).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<url::Url>,
+    /// Where the key to that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token_ref: Option<SecretName>,
+    /// When the client secret ends, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret_expires_at: Option<Timestamp>,
+    /// When Countersign became its client.
+    pub registered_at: Timestamp,
+}
+
 /// The stored record. Fields as CONTRACT names them; secrets only by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provider {
@@ -111,6 +148,9 @@ pub struct Provider {
     pub enabled: bool,
     /// The preset's settings, a JSON object.
     pub settings: serde_json::Map<String, serde_json::Value>,
+    /// How it was found; none of those that an administrator wrote down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.

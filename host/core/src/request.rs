@@ -24,9 +24,11 @@ use crate::tokens::TokenSet;
 
 mod assertion;
 mod build;
+mod register;
 mod wire;
 
 pub use build::{described_request, device_request, revocation_request, token_request};
+pub use register::{Manage, management_request, registration_request};
 
 /// Why a request to the provider could not be made. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -220,6 +220,10 @@ pub struct Server {
     pub auth: ServerAuth,
     /// Shared or dedicated connections.
     pub connection: ConnectionUse,
+    /// The RFC 8707 resource of dedicated connections, where it is not the
+    /// provider's nor the address (RFC 9728 `resource`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<url::Url>,
     /// How long a call is held while the user acts.
     #[serde(with = "duration_text")]
     pub wait: Duration,

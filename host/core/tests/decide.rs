@@ -15,7 +15,8 @@ use countersign_core::policy::Rules;
 use countersign_core::preset::{
     AccountFacts, AnswerShape, Call, Credential, Description, GrantDifference, GrantFacts, Header,
     Hooks, McpServer, Part, Preset, PresetFault, Redaction, Refresh, RefreshKind, Registration,
-    Rotation, Rule, ScopeInfo, SigV4, Slot, TokenShape, Tool, Verdict, Wants,
+    Rotation, Rule, ScopeInfo, SigV4, Slot, Source, TokenShape, Tool, ValueKind, Variable, Verdict,
+    Wants,
 };
 use countersign_core::provider::Provider;
 use countersign_core::scope::ScopeSet;
@@ -185,6 +186,7 @@ fn provider() -> Provider {
         request_timeout: std::time::Duration::from_secs(30),
         max_retries: 3,
         auto_update: false,
+        registration: None,
         enabled: true,
         settings: serde_json::Map::new(),
         created_at: NOW,
@@ -214,6 +216,7 @@ fn server(url: &str) -> Server {
         tools: ToolFilter::default(),
         teams: Vec::new(),
         record_decisions: false,
+        resource: None,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,
@@ -242,6 +245,7 @@ fn connection(scopes: &str) -> Connection {
             token: "https://id.example.com".into(),
             revocation: None,
             audience: vec![HostPattern::parse("mcp.example.com").unwrap()],
+            resource: None,
         },
         client_id: "client".into(),
         preset_digest: Digest::of(b"fake"),
@@ -439,6 +443,104 @@ fn a_server_moved_after_consent_gets_no_token() {
             ..
         }
     ));
+}
+
+/// The preset's token endpoint is at a host that a variable decides.
+fn templated(source: Source) -> Case {
+    let text = |text: &str| Part::Literal(text.into());
+    let mut case = case();
+    case.description.variables = vec![Variable {
+        name: "tenant".into(),
+        title: "Tenant".into(),
+        source,
+        kind: ValueKind::Identifier,
+        default_value: None,
+        required: true,
+    }];
+    case.description.authorization_hosts = vec![vec![text(".example.com")]];
+    case.description.token_endpoint = Some(vec![
+        text("https://"),
+        Part::Variable("tenant".into()),
+        text(".example.com/token"),
+    ]);
+    let facts = vec![("tenant".to_owned(), "id".to_owned())];
+    if let (Some(connection), Source::TokenAnswer(_)) =
+        (&mut case.connection, &case.description.variables[0].source)
+    {
+        connection.facts = facts;
+    }
+    case.provider.settings.insert("tenant".into(), "id".into());
+    case
+}
+
+#[test]
+fn whatever_leads_requests_elsewhere_ends_what_the_user_consented_to() {
+    let url = |text: &str| url::Url::parse(text).unwrap();
+    type Edit = fn(&mut Case, fn(&str) -> url::Url);
+    let parse: fn(&str) -> url::Url = |text| url::Url::parse(text).unwrap();
+    // What is edited, whether calls go on.
+    let edits: [(&str, Edit, bool); 9] = [
+        ("nothing", |_, _| {}, true),
+        (
+            "the same origin, another path",
+            |c, url| c.provider.token_endpoint = Some(url("https://id.example.com/v2/token")),
+            true,
+        ),
+        (
+            "token endpoint",
+            |c, url| c.provider.token_endpoint = Some(url("https://evil.example/token")),
+            false,
+        ),
+        (
+            "another port",
+            |c, url| c.provider.token_endpoint = Some(url("https://id.example.com:8443/token")),
+            false,
+        ),
+        (
+            "a revocation endpoint beside the token endpoint",
+            |c, url| c.provider.revocation_endpoint = Some(url("https://id.example.com/revoke")),
+            true,
+        ),
+        (
+            "a revocation endpoint elsewhere",
+            |c, url| c.provider.revocation_endpoint = Some(url("https://evil.example/revoke")),
+            false,
+        ),
+        (
+            "resource",
+            |c, url| c.provider.resource = Some(url("https://bank.example/mcp")),
+            false,
+        ),
+        (
+            "authorization endpoint",
+            |c, url| c.provider.authorization_endpoint = Some(url("https://evil.example/auth")),
+            true,
+        ),
+        (
+            "a setting that decides the host",
+            |c, _| {
+                c.provider.settings.insert("tenant".into(), "evil".into());
+            },
+            false,
+        ),
+    ];
+    for (what, edit, goes_on) in edits {
+        let mut case = templated(Source::Setting("tenant".into()));
+        edit(&mut case, parse);
+        match case.decide() {
+            Ok(_) => assert!(goes_on, "{what}"),
+            Err(CallError::NeedsReauth { reason, .. }) => {
+                assert!(!goes_on, "{what}");
+                assert_eq!(reason, ReauthReason::ProviderChanged, "{what}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    // What a sign-in decided is the connection's own.
+    let mut own = templated(Source::TokenAnswer("/tenant".into()));
+    assert!(own.decide().is_ok());
+    own.provider.token_endpoint = Some(url("https://evil.example/token"));
+    assert!(matches!(own.refused(), CallError::NeedsReauth { .. }));
 }
 
 #[test]

@@ -13,11 +13,10 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use crate::body::AnswerBody;
 use crate::headers::SESSION_ID;
 
-pub mod challenge;
 mod connect;
 mod http1;
 
-pub use challenge::Challenge;
+pub use countersign_core::challenge::Challenge;
 pub use http1::{HttpUpstream, UpstreamConfig};
 
 /// Sends requests to upstream servers.

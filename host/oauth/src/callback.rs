@@ -292,7 +292,8 @@ impl Oauth {
             .token_origin
             .as_ref()
             .is_some_and(|begun| *begun != origin);
-        if moved && facts.is_empty() || flow.client_id != provider.client_id {
+        let edited = flow.course.is_some_and(|begun| begun != provider.course());
+        if moved && facts.is_empty() || edited || flow.client_id != provider.client_id {
             return Err(changed());
         }
         let granted = {
@@ -301,16 +302,18 @@ impl Oauth {
                 code: &code,
                 verifier,
                 redirect_uri: &flow.redirect_uri,
-                resource: flow.indicator(provider),
+                resource: flow.indicator.as_ref(),
             };
             let request = token_request(&asking, &exchange)?;
             let answer = self.sender.send(request, provider.request_timeout).await;
-            self.read_tokens(
-                &party,
-                &answer.map_err(|e| Stop::unsent(&e))?,
-                &flow.asked,
-                &asking,
-            )?
+            let answer = answer.map_err(|e| Stop::unsent(&e))?;
+            let granted = self.read_tokens(&party, &answer, &flow.asked, &asking);
+            if let Err(Stop::Refused { code, .. }) = &granted
+                && matches!(code.as_str(), "invalid_client" | "unauthorized_client")
+            {
+                self.client_rejected(&party.provider);
+            }
+            granted?
         };
         keep(&mut facts, granted.captured.iter().cloned());
         let guard = SecretGuard::new(&granted.tokens, sealed_of(&asking));
@@ -330,11 +333,7 @@ impl Oauth {
         };
         let account = self.account(&party, &asking, &granted.tokens).await?;
         let missing = judge_difference(description, &flow.asked, &granted)?;
-        let origins = Origins {
-            token: origin,
-            revocation: asking.revocation_origin(),
-            audience: asking.audience(),
-        };
+        let origins = Origins::of(&asking, &endpoint, flow.indicator.as_ref());
         let (connection, reconnected) = self
             .store(flow, &party, granted, facts, account, origins)
             .await?;

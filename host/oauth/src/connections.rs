@@ -174,6 +174,32 @@ impl Oauth {
             .await
     }
 
+    /// The provider knows this client of its own no more, so what it issued to
+    /// it can't be renewed: its connections need a new authorization. Returns
+    /// how many there are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn reject_client(
+        &self,
+        provider: &ProviderName,
+        client_id: &str,
+    ) -> Result<usize, StoreError> {
+        let records = self.world.records.list(Kind::Connection, None).await?;
+        let reason = ReauthReason::ClientRejected;
+        let mut count = 0;
+        for connection in readable(&records) {
+            if connection.provider != *provider || connection.client_id != client_id {
+                continue;
+            }
+            let same = |c: &Connection| c.client_id == client_id && c.state == State::Connected;
+            self.set_state(&connection.key(), same, State::NeedsReauth { reason })
+                .await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     async fn set_state(
         &self,
         key: &ConnectionKey,

@@ -72,6 +72,11 @@ pub struct Begin {
     pub session: String,
     /// For which resource, if the connection is dedicated.
     pub resource: Option<Url>,
+    /// What the tokens are asked for (RFC 8707): [`Server::indicator`], or the
+    /// provider's where no server is known.
+    ///
+    /// [`Server::indicator`]: countersign_core::server::Server::indicator
+    pub indicator: Option<Url>,
     /// Scopes needed beside the provider record's.
     pub scopes: ScopeSet,
     /// Where the user goes afterwards.
@@ -143,6 +148,11 @@ pub(crate) struct Flow {
     pub(crate) asked_by: AskedBy,
     pub(crate) client_id: String,
     pub(crate) token_origin: Option<String>,
+    #[serde(default)]
+    pub(crate) indicator: Option<Url>,
+    /// Of the provider record, when it began.
+    #[serde(default)]
+    pub(crate) course: Option<Digest>,
     pub(crate) expires_at: Timestamp,
 }
 
@@ -154,11 +164,6 @@ impl Flow {
             provider: self.provider.clone(),
             resource: self.resource.clone(),
         }
-    }
-
-    /// The RFC 8707 resource of its requests.
-    pub(crate) fn indicator<'a>(&'a self, provider: &'a Provider) -> Option<&'a Url> {
-        provider.resource.as_ref().or(self.resource.as_ref())
     }
 }
 
@@ -222,6 +227,8 @@ impl Oauth {
                 .token_endpoint(&Grant::AuthorizationCode)
                 .ok()
                 .map(|url| url.origin().ascii_serialization()),
+            indicator: begin.indicator,
+            course: Some(provider.course()),
             expires_at: self.world.clock.now().plus(FLOW_LIFETIME),
             asked,
             user: begin.user,
@@ -328,7 +335,7 @@ fn parameters(
             set(&mut all, parameter.name, parameter.scopes.join(separator));
         }
     }
-    if let Some(resource) = flow.indicator(provider) {
+    if let Some(resource) = &flow.indicator {
         set(&mut all, "resource".into(), resource.to_string());
     }
     if let Some(audience) = &provider.audience {

@@ -156,6 +156,8 @@ impl Oauth {
                     .origin()
                     .ascii_serialization(),
             ),
+            indicator: begin.indicator,
+            course: Some(provider.course()),
             expires_at: self.world.clock.now(),
             asked: ScopeSet::default(),
             user: begin.user,
@@ -177,7 +179,7 @@ impl Oauth {
         }
         let target = Target {
             scopes: &wanted,
-            resource: flow.indicator(provider),
+            resource: flow.indicator.as_ref(),
             audience: provider.audience.as_deref(),
         };
         let request = device_request(&asking, target)?;
@@ -384,7 +386,11 @@ impl Oauth {
         let asking = self.asking(party, &values, &keys);
         let endpoint = asking.token_endpoint(&Grant::DeviceCode)?;
         let origin = endpoint.origin().ascii_serialization();
-        if flow.token_origin.as_ref() != Some(&origin) || flow.client_id != provider.client_id {
+        let edited = flow.course.is_some_and(|begun| begun != provider.course());
+        if flow.token_origin.as_ref() != Some(&origin)
+            || edited
+            || flow.client_id != provider.client_id
+        {
             return Err(Stop::refused("provider_changed", CHANGED));
         }
         let code = read.sealed.as_ref().ok_or_else(|| {
@@ -392,7 +398,7 @@ impl Oauth {
         })?;
         let exchange = Exchange::DeviceCode {
             device_code: code,
-            resource: flow.indicator(provider),
+            resource: flow.indicator.as_ref(),
         };
         let request = token_request(&asking, &exchange)?;
         let interval = read.pending.shown.interval;
@@ -434,11 +440,7 @@ impl Oauth {
             credentials: granted.facts,
             facts,
             account,
-            origins: Origins {
-                token: origin,
-                revocation: asking.revocation_origin(),
-                audience: asking.audience(),
-            },
+            origins: Origins::of(&asking, &endpoint, flow.indicator.as_ref()),
         };
         self.keep_found(read, &found, granted.tokens).await?;
         Ok(Some(found))

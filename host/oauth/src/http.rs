@@ -14,6 +14,10 @@ use countersign_core::token_answer::Answer;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
+mod look;
+
+pub use look::{Look, Looked};
+
 /// Longest answer that is read, in bytes.
 pub const ANSWER_LIMIT: usize = 1024 * 1024;
 
@@ -121,7 +125,12 @@ impl Guard {
         if self.is_own(url) {
             return refused("it is Countersign's own");
         }
-        let allowed = trust == Trust::Operator && self.options.allow_private.allows(url);
+        let private = self.options.allow_private.allows(url);
+        if private && trust == Trust::Outside {
+            // Whoever names such a place from outside may not have it called.
+            return refused("it is a private address, which only an administrator may name");
+        }
+        let allowed = private;
         match url.scheme() {
             "https" => {}
             "http" if allowed && is_loopback(url) => {}
@@ -180,32 +189,45 @@ pub enum FetchError {
     NotJson,
 }
 
+impl Guard {
+    /// Sends a request to a provider whose address comes from there.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send_as(
+        &self,
+        request: Outgoing,
+        trust: Trust,
+        timeout: Duration,
+    ) -> Result<Answer, SendError> {
+        let parts = request.into_parts();
+        let client = self.client_for(&parts.url, trust)?;
+        let mut request = client
+            .request(parts.method, parts.url)
+            .headers(parts.headers)
+            .timeout(timeout);
+        if let Some(body) = parts.body {
+            request = request.body(body);
+        }
+        let response = request.send().await.map_err(|e| send_error(&e))?;
+        let status = response.status().as_u16();
+        let content_type = response.headers().get("content-type").cloned();
+        let body = read_capped(response, ANSWER_LIMIT).await?;
+        Ok(Answer::new(
+            status,
+            content_type.as_ref().and_then(|v| v.to_str().ok()),
+            body,
+        ))
+    }
+}
+
 impl Sender for Guard {
     fn send(
         &self,
         request: Outgoing,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Answer, SendError>> {
-        Box::pin(async move {
-            let parts = request.into_parts();
-            let client = self.client_for(&parts.url, Trust::Operator)?;
-            let mut request = client
-                .request(parts.method, parts.url)
-                .headers(parts.headers)
-                .timeout(timeout);
-            if let Some(body) = parts.body {
-                request = request.body(body);
-            }
-            let response = request.send().await.map_err(|e| send_error(&e))?;
-            let status = response.status().as_u16();
-            let content_type = response.headers().get("content-type").cloned();
-            let body = read_capped(response, ANSWER_LIMIT).await?;
-            Ok(Answer::new(
-                status,
-                content_type.as_ref().and_then(|v| v.to_str().ok()),
-                body,
-            ))
-        })
+        Box::pin(self.send_as(request, Trust::Operator, timeout))
     }
 }
 

@@ -15,6 +15,7 @@ pub mod callback;
 pub mod connections;
 pub mod consent;
 pub mod device;
+pub mod discovery;
 pub mod http;
 pub mod links;
 pub mod obtain;
@@ -24,4 +25,4 @@ mod service;
 pub mod signers;
 mod waiters;
 
-pub use service::{Held, Oauth, Party};
+pub use service::{ClientKeeper, Held, Oauth, Party};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::connection::{Connection, ConnectionKey};
+use countersign_core::origins::Course;
 use countersign_core::ports::{Expect, StoreError, delete};
 use countersign_core::preset::{AnswerShape, RevocationEffect};
 use countersign_core::request::{
@@ -112,10 +113,7 @@ impl Oauth {
             Err(error) => return failed(error.to_string()),
         };
         let asking = self.asking(party, &values, &keys);
-        let origin = asking.revocation_origin();
-        if origin.is_some() && origin != connection.origins.revocation
-            || provider.client_id != connection.client_id
-        {
+        if !Course::of(&asking).is_that_of(connection) {
             return failed(
                 "the provider was changed after consent, so nothing was sent to it".into(),
             );

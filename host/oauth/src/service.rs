@@ -1,7 +1,7 @@
 //! The service that holds what consent, refresh and revocation share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use countersign_core::connection::Connection;
 use countersign_core::hosts::HostPattern;
@@ -39,6 +39,13 @@ pub struct Held {
     pub sealed: Option<Sealed>,
 }
 
+/// Looks after clients that registered themselves.
+pub trait ClientKeeper: Send + Sync {
+    /// The provider's token endpoint does not accept the client. Returns at
+    /// once; what is to be done is done later.
+    fn rejected(&self, provider: &Arc<Provider>);
+}
+
 /// Client of all providers. Made once.
 pub struct Oauth {
     pub(crate) world: World,
@@ -46,6 +53,7 @@ pub struct Oauth {
     pub(crate) public_url: Url,
     pub(crate) waiters: Waiters,
     pub(crate) remembered: Remembered,
+    keeper: OnceLock<Arc<dyn ClientKeeper>>,
     /// Names this service in leases: the process, and a random part.
     pub(crate) holder: String,
     /// Renewals under way.
@@ -70,12 +78,26 @@ impl Oauth {
             public_url,
             waiters: Waiters::default(),
             remembered: Remembered::default(),
+            keeper: OnceLock::new(),
             holder,
             flights: Mutex::default(),
             resting: Mutex::default(),
             forced: Mutex::default(),
             obtaining: Mutex::default(),
         })
+    }
+
+    /// Says who is to be told of clients that are not accepted; the first one
+    /// stays.
+    pub fn keep_clients(&self, keeper: Arc<dyn ClientKeeper>) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// A provider does not accept the client.
+    pub(crate) fn client_rejected(&self, provider: &Arc<Provider>) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.rejected(provider);
+        }
     }
 
     /// The redirect URI to register at a provider: CONTRACT's `callback_url`.

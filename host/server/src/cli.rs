@@ -15,6 +15,7 @@ mod check;
 mod client;
 mod connect_device;
 mod connections;
+mod discovery;
 mod doctor;
 mod input;
 mod keys;

@@ -8,6 +8,7 @@ pub mod attachments;
 mod call;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod doctor;
 pub mod epoch;
 pub mod faults;

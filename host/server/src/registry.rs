@@ -30,6 +30,7 @@ mod presets;
 mod provider;
 mod providers;
 mod refusal;
+mod registered;
 mod secrets;
 mod server;
 mod servers;
@@ -51,6 +52,7 @@ pub use presets::{
 };
 pub use provider::ProviderInput;
 pub use refusal::Refusal;
+pub use registered::GivenSecret;
 pub(crate) use server::is_vendors_own;
 pub use server::{AuthInput, InjectionInput, ServerInput, ToolsInput};
 pub use snapshot::{ApprovalRecord, Choice, Enablement, SecretFacts, SetAside, Snapshot, Stored};

@@ -26,6 +26,7 @@ use crate::attachments::Attachments;
 use crate::call::held::HeldCalls;
 use crate::call::sessions::SessionCache;
 use crate::config::Config;
+use crate::discovery::Discoveries;
 use crate::opening::{Opened, OpeningError};
 use crate::registry::Registry;
 use crate::user_keys::UserKeys;
@@ -56,6 +57,8 @@ pub struct App {
     pub oauth: Arc<Oauth>,
     /// Users' own keys for servers.
     pub keys: UserKeys,
+    /// What is found out and registered.
+    pub discoveries: Arc<Discoveries>,
     /// Servers as calls meet them.
     pub attachments: Attachments,
     /// The transport to MCP servers.
@@ -140,6 +143,13 @@ impl App {
         })
         .map_err(part)?;
         let oauth = Oauth::new(world.clone(), Arc::new(guard.clone()), public_url.clone());
+        let discoveries = Discoveries::new(
+            Arc::clone(&registry),
+            Arc::clone(&oauth),
+            guard.clone(),
+            public_url.clone(),
+            world.clone(),
+        );
         let key = |purpose: &str| {
             opened
                 .key(purpose)
@@ -212,6 +222,7 @@ impl App {
             trust: Arc::default(),
             identity,
             oauth,
+            discoveries,
         }))
     }
 

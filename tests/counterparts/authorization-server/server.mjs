@@ -164,6 +164,7 @@ const configuration = {
         introspection: { enabled: true, allowedPolicy: async () => true },
         revocation: { enabled: true, allowedPolicy: async (_ctx, owner, token) => owner.clientId === token.clientId },
         registration: { enabled: args['open-registration'] },
+        registrationManagement: { enabled: args['open-registration'] },
         resourceIndicators: {
             enabled: true,
             defaultResource: async () => undefined,
@@ -314,6 +315,7 @@ async function observe(ctx, next) {
     if (ctx.path === '/reg' && ctx.status === 201) {
         tallies.registrations += 1;
         remember('client_secret', ctx.body?.client_secret, { client_id: ctx.body?.client_id });
+        remember('registration_access_token', ctx.body?.registration_access_token, { client_id: ctx.body?.client_id });
     }
     if (ctx.path === '/device/auth') {
         remember('device_code', ctx.body?.device_code);
@@ -411,6 +413,7 @@ const switches = {
             else if (key === 'client_secret') client.client_secret = value;
             else if (key === 'trusted_issuer') Object.assign(settings.trusted_issuer, value);
             else if (key === 'forget_sessions') store.forget('Session');
+            else if (key === 'forget_clients') store.forget('Client');
             else if (key === 'reset') resetTallies();
             else if (key in settings) settings[key] = value;
             else throw new Error(`unknown switch ${key}`);

@@ -83,6 +83,7 @@ fn server(url: &str) -> Server {
         tools: ToolFilter::default(),
         teams: Vec::new(),
         record_decisions: false,
+        resource: None,
         enabled: true,
         created_at: NOW,
         updated_at: NOW,

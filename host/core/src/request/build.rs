@@ -417,7 +417,7 @@ fn uses_client_secret(request: &Request) -> bool {
 }
 
 /// `Accept: application/json`: some providers answer with a form without it.
-fn plain_headers() -> HeaderMap {
+pub(super) fn plain_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers

@@ -41,7 +41,7 @@ impl Answer {
         std::str::from_utf8(&self.body).ok()
     }
 
-    pub(super) fn tree(&self, may_be_form: bool) -> Option<Tree> {
+    pub(crate) fn tree(&self, may_be_form: bool) -> Option<Tree> {
         match serde_json::from_slice::<Strict>(&self.body) {
             Ok(Strict(value)) => Some(Tree(value)),
             Err(_) if self.is_form || may_be_form => self.form(),
@@ -64,7 +64,7 @@ impl Answer {
 }
 
 /// A parsed body, zeroized on drop.
-pub(super) struct Tree(pub(super) Value);
+pub(crate) struct Tree(pub(crate) Value);
 
 impl Drop for Tree {
     fn drop(&mut self) {

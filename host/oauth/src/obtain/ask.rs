@@ -157,6 +157,7 @@ impl Oauth {
                 token: endpoint.origin().ascii_serialization(),
                 revocation: asking.revocation_origin(),
                 audience: asking.audience(),
+                resource: None,
             },
             client_id: provider.client_id.clone(),
             preset_digest: errand.party.preset.digest(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::connection::{Connection, ReauthReason, State};
+use countersign_core::origins::Course;
 use countersign_core::ports::{Change, Expect, SecretChange, StoreError, Write};
 use countersign_core::preset::Grant;
 use countersign_core::refresh::{Failure, Meaning, Need, classify, renewed, without};
@@ -108,6 +109,9 @@ impl Oauth {
                 match meaning {
                     Meaning::Final(reason) => self.end_grant(errand, held, reason).await,
                     Meaning::Refused(reason) => {
+                        if reason == ReauthReason::ClientRejected {
+                            self.client_rejected(&errand.party.provider);
+                        }
                         tracing::warn!(%provider, ?failure, "the provider refused to renew; the tokens are kept");
                         Err(errand.ended(reason))
                     }
@@ -142,18 +146,18 @@ impl Oauth {
             .await
             .map_err(|e| cannot(e.to_string()))?;
         let asking = self.asking(&errand.party, &values, &keys);
-        let endpoint = asking
+        // An address that cannot be told is said, before it is compared.
+        asking
             .token_endpoint(&Grant::RefreshToken)
             .map_err(|e| cannot(e.to_string()))?;
-        if endpoint.origin().ascii_serialization() != connection.origins.token
-            || provider.client_id != connection.client_id
-        {
+        if !Course::of(&asking).is_that_of(connection) {
             let reason = ReauthReason::ProviderChanged;
             self.reject(&errand.key, connection.generation, reason)
                 .await?;
             return Err(errand.ended(reason));
         }
-        let resource = provider.resource.as_ref().or(connection.resource.as_ref());
+        // What it was consented for, whatever the records say by now.
+        let resource = connection.origins.resource.as_ref();
         let exchange = Exchange::Refresh {
             tokens,
             credential: &errand.credential,

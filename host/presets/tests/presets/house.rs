@@ -109,6 +109,7 @@ pub fn provider() -> Provider {
         request_timeout: Duration::from_secs(30),
         max_retries: 3,
         auto_update: false,
+        registration: None,
         enabled: true,
         settings: serde_json::Map::new(),
         created_at: Timestamp::from_secs(0),

@@ -40,6 +40,7 @@ fn serving(house: &House) -> Option<String> {
 fn updating() -> Provider {
     Provider {
         auto_update: true,
+        registration: None,
         ..provider()
     }
 }

@@ -109,7 +109,7 @@ impl Case {
             needed = needed.union(missing);
         }
         let auth = &attachment.server().auth;
-        connection.status(now, &needed, attachment.implications()).0 == Status::Connected
+        attachment.standing(connection, &needed, now).0 == Status::Connected
             && !auth.asks_again(connection.consented_at())
     }
 }

@@ -151,6 +151,17 @@ impl Client {
             .await
     }
 
+    /// [`Self::post`], in some way.
+    pub(super) async fn post_with(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Map<String, Value>,
+    ) -> Result<Value, CliError> {
+        self.send(reqwest::Method::POST, path, query, Some(body))
+            .await
+    }
+
     pub(super) async fn patch(
         &self,
         path: &[&str],

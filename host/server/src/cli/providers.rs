@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use super::client::Client;
+use super::discovery::{Discover, Registration, created};
 use super::output::Printer;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Register a provider
-    Create(Box<Write>),
+    /// Register a provider; with --discover from an address alone
+    Create(Box<Create>),
     /// List providers
     List(Filter),
     /// Show a provider, with the callback URL to register there
@@ -19,6 +20,20 @@ pub(super) enum Verb {
     Update(Box<Write>),
     /// Delete a provider
     Delete(Delete),
+    /// Show whether the provider still knows a client that registered itself
+    Registration(Registration),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    write: Write,
+    /// An MCP server's or an issuer's address: what is not given is found out
+    /// there, and Countersign registers itself as a client
+    #[arg(long, value_name = "URL")]
+    discover: Option<String>,
+    #[command(flatten)]
+    how: Discover,
 }
 
 /// A name, as an argument or as `--name`.
@@ -237,14 +252,17 @@ impl Write {
 impl Verb {
     pub(super) async fn run(self, client: &Client, printer: &Printer) -> Result<(), CliError> {
         match self {
-            Self::Create(write) => {
-                let name = write.name.get().to_owned();
-                let mut body = write.body()?;
+            Self::Create(create) => {
+                let name = create.write.name.get().to_owned();
+                let mut body = create.write.body()?;
                 body.insert("name".to_owned(), name.into());
-                let made = client.post(&["providers"], body).await?;
+                put_text(&mut body, "discover", create.discover);
+                let query = create.how.query();
+                let made = client.post_with(&["providers"], &query, body).await?;
                 advise(&made);
-                printer.fields(&made)
+                created(printer, &made)
             }
+            Self::Registration(registration) => registration.run(client, printer).await,
             Self::Update(write) => {
                 let name = write.name.get().to_owned();
                 let body = write.body()?;

@@ -5,13 +5,14 @@ use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::client::Client;
+use super::discovery::{Discover, created};
 use super::output::Printer;
 use super::providers::{Delete, Filter, Named, put_list, put_text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Attach an MCP server
-    Create(Box<Write>),
+    /// Attach an MCP server; without --auth, how it is protected is found out
+    Create(Box<Create>),
     /// List servers
     List(Filter),
     /// Show a server, with the endpoint for agents
@@ -20,6 +21,14 @@ pub(super) enum Verb {
     Update(Box<Write>),
     /// Detach a server
     Delete(Delete),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    write: Write,
+    #[command(flatten)]
+    how: Discover,
 }
 
 #[derive(Debug, Args)]
@@ -61,8 +70,7 @@ pub(super) struct Write {
     /// Scopes of those tokens
     #[arg(long, value_name = "SCOPES", value_delimiter = ',', conflicts_with_all = ["user_oauth_scopes", "service_oauth_scopes"])]
     exchange_scopes: Option<Vec<String>>,
-    /// RFC 8707 resource of those tokens, instead of the provider's
-    /// (service-account, token-exchange)
+    /// RFC 8707 resource of its tokens, instead of the provider's
     #[arg(long, value_name = "URI")]
     resource: Option<String>,
     /// Audience of those tokens, instead of the provider's (service-account,
@@ -190,6 +198,8 @@ impl Write {
             Some(_) => clear(&["secret_ref", "per_user"]),
             None => Map::new(),
         };
+        // Of users' own connections it is the server's, else the mode's.
+        let delegated = mode.as_deref() == Some("user-delegated");
         put_text(&mut auth, "mode", mode);
         let provider = self
             .static_provider
@@ -202,7 +212,8 @@ impl Write {
             .or(self.service_oauth_scopes)
             .or(self.exchange_scopes);
         put_list(&mut auth, "required_scopes", scopes);
-        put_text(&mut auth, "resource", self.resource);
+        let place = if delegated { &mut body } else { &mut auth };
+        put_text(place, "resource", self.resource);
         put_text(&mut auth, "audience", self.audience);
         put_text(&mut auth, "secret_ref", self.static_secret_ref);
         if self.static_per_user {
@@ -238,11 +249,15 @@ fn clear(names: &[&str]) -> Map<String, Value> {
 impl Verb {
     pub(super) async fn run(self, client: &Client, printer: &Printer) -> Result<(), CliError> {
         match self {
-            Self::Create(write) => {
-                let name = write.name.get().to_owned();
-                let mut body = write.body();
+            Self::Create(create) => {
+                let name = create.write.name.get().to_owned();
+                let mut body = create.write.body();
                 body.insert("name".to_owned(), name.into());
-                printer.fields(&client.post(&["servers"], body).await?)
+                let query = create.how.query();
+                created(
+                    printer,
+                    &client.post_with(&["servers"], &query, body).await?,
+                )
             }
             Self::Update(write) => {
                 let name = write.name.get().to_owned();

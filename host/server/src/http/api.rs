@@ -36,6 +36,7 @@ mod policies;
 mod presets;
 mod problem;
 mod providers;
+mod registrations;
 mod roles;
 mod secrets;
 mod servers;
@@ -64,6 +65,8 @@ pub struct ApiState {
     pub oauth: Arc<Oauth>,
     /// Users' own keys for servers.
     pub keys: UserKeys,
+    /// What is found out and registered.
+    pub discoveries: Arc<crate::discovery::Discoveries>,
     /// What decisions were made by.
     pub recorder: Arc<crate::replay::Recorder>,
     /// The audit log, for reading.
@@ -135,6 +138,11 @@ fn routes() -> OpenApiRouter<ApiState> {
             providers::get,
             providers::update,
             providers::delete
+        ))
+        .routes(routes!(
+            registrations::get,
+            registrations::update,
+            registrations::renew
         ))
         .routes(routes!(servers::list, servers::create))
         .routes(routes!(servers::get, servers::update, servers::delete))

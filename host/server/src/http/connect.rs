@@ -24,7 +24,7 @@ use maud::html;
 use serde::Deserialize;
 use url::Url;
 
-use crate::http::connections::{needs_of, server_named, viewer};
+use crate::http::connections::{indicator_of, needs_of, server_named, viewer};
 use crate::wiring::App;
 
 /// `/connect/{provider}`.
@@ -272,11 +272,17 @@ async fn start(
         Ok(party) => party,
         Err(page) => return page,
     };
+    // A client that the provider has forgotten would only be refused there.
+    let known = app.discoveries.assure(&party.provider).await;
+    let party = Party {
+        provider: known,
+        ..party
+    };
     let wish = match wish_of(&app, &session, &party, &form).await {
         Ok(wish) => wish,
         Err(page) => return page,
     };
-    let begin = begin_of(&session, wish, form.link.is_some());
+    let begin = begin_of(&app, &party, &session, wish, form.link.is_some());
     match app.oauth.begin(begin, &party).await {
         Ok(url) => Redirect::to(url.as_str()).into_response(),
         Err(error) => {
@@ -310,8 +316,15 @@ pub(super) async fn wish_of(
 }
 
 /// What a consent in this browser begins with.
-pub(super) fn begin_of(session: &BrowserSession, wish: Wish, from_link: bool) -> Begin {
+pub(super) fn begin_of(
+    app: &App,
+    party: &Party,
+    session: &BrowserSession,
+    wish: Wish,
+    from_link: bool,
+) -> Begin {
     Begin {
+        indicator: indicator_of(&app.registry, &party.provider, wish.resource.as_ref()),
         user: session.user.clone(),
         team: wish.team,
         session: session.id.clone(),

@@ -10,9 +10,11 @@ use axum::routing::{get, post};
 use countersign_core::caller::Caller;
 use countersign_core::connection::{Connection, ConnectionKey, ReauthReason, Status};
 use countersign_core::names::{ClientId, ProviderName, TeamName};
+use countersign_core::origins::Standing;
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Implications, ScopeSet};
-use countersign_core::server::{AuthMode, ConnectionUse, Server, ServerAuth, Target};
+use countersign_core::server::{AuthMode, ConnectionUse, Server, Target};
+use countersign_core::time::Timestamp;
 use countersign_identity::BrowserSession;
 use countersign_identity::tokens::AgentView;
 use countersign_pages::parts::{self, Look, Tone};
@@ -23,7 +25,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::mode_changes::{change_of, is_news};
-use crate::registry::Snapshot;
+use crate::registry::{Registry, Snapshot};
 use crate::user_keys::takes_keys;
 use crate::wiring::App;
 
@@ -52,8 +54,6 @@ pub(crate) struct Need {
     pub(crate) servers: Vec<String>,
     /// What its consent asks for.
     pub(crate) scopes: ScopeSet,
-    /// Whether a consent of this time is too old for one of the servers.
-    auths: Vec<ServerAuth>,
     /// What calls need of it. Providers may leave others (`openid`) out of
     /// what they say they granted.
     required: ScopeSet,
@@ -64,6 +64,72 @@ pub(crate) fn resource_of(server: &Server) -> Option<Url> {
     match (server.connection, &server.target) {
         (ConnectionUse::Dedicated, Target::Url(url)) => Some(url.clone()),
         _ => None,
+    }
+}
+
+/// The servers that use this connection of a provider.
+pub(crate) fn servers_of<'s>(
+    snapshot: &'s Snapshot,
+    provider: &ProviderName,
+    resource: Option<&Url>,
+) -> Vec<&'s Server> {
+    let attached = snapshot.attached(provider).into_iter();
+    attached
+        .map(|server| &**server)
+        .filter(|s| s.enabled && s.auth.mode == AuthMode::UserDelegated)
+        .filter(|s| resource_of(s).as_ref() == resource)
+        .collect()
+}
+
+/// What the tokens of a connection are asked for (RFC 8707): as the server says
+/// that it is for, or the provider.
+pub(crate) fn indicator_of(
+    registry: &Registry,
+    provider: &Provider,
+    resource: Option<&Url>,
+) -> Option<Url> {
+    let snapshot = registry.current();
+    let servers = servers_of(&snapshot, &provider.name, resource);
+    match servers.first() {
+        Some(server) => server.indicator(provider).cloned(),
+        None => provider.resource.as_ref().or(resource).cloned(),
+    }
+}
+
+/// How a connection stands towards what its servers need.
+pub(crate) fn standing(
+    registry: &Registry,
+    connection: &Connection,
+    required: &ScopeSet,
+    now: Timestamp,
+) -> (Status, Option<ReauthReason>) {
+    let snapshot = registry.current();
+    let provider = snapshot.provider(&connection.provider);
+    let description = provider.and_then(|p| registry.description_of(p));
+    let (Some(provider), Some(description)) = (provider, description) else {
+        return connection.status(now, required, &Implications::default());
+    };
+    let mut implications = Implications::default();
+    for scope in &description.scopes {
+        implications.add(&scope.name, scope.prefix, &scope.implies);
+    }
+    let servers = servers_of(&snapshot, &provider.name, connection.resource.as_ref());
+    let standing = Standing {
+        provider,
+        description: &description,
+        servers: &servers,
+        required,
+        implications: &implications,
+    };
+    let asked_again = || {
+        let consented = connection.consented_at();
+        servers.iter().any(|s| s.auth.asks_again(consented))
+    };
+    match standing.of(connection, now) {
+        (Status::Connected, _) if asked_again() => {
+            (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
+        }
+        standing => standing,
     }
 }
 
@@ -101,11 +167,9 @@ pub(crate) fn needs_of(snapshot: &Snapshot, caller: &Caller) -> Vec<Need> {
             resource,
             servers: Vec::new(),
             scopes: provider.scopes.clone(),
-            auths: Vec::new(),
             required: ScopeSet::default(),
         });
         need.servers.push(server.display_name.clone());
-        need.auths.push(server.auth.clone());
         need.scopes = need.scopes.union(&server.auth.required_scopes);
         need.required = need.required.union(&server.auth.required_scopes);
     }
@@ -280,13 +344,7 @@ fn card(
     }
     let now = app.world.clock.now();
     let (status, reason) = connection.map_or((Status::NotConnected, None), |c| {
-        let consented = c.consented_at();
-        match c.status(now, &need.required, &implications) {
-            (Status::Connected, _) if need.auths.iter().any(|a| a.asks_again(consented)) => {
-                (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
-            }
-            standing => standing,
-        }
+        standing(&app.registry, c, &need.required, now)
     });
     let (tone, word) = badge(status);
     let mut rows = vec![("Used by", html! { (need.servers.join(", ")) })];

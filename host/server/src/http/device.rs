@@ -58,7 +58,7 @@ async fn start(
         Ok(wish) => wish,
         Err(page) => return page,
     };
-    let begin = begin_of(&session, wish, form.link.is_some());
+    let begin = begin_of(&app, &party, &session, wish, form.link.is_some());
     match app.oauth.begin_device(begin, &party).await {
         Ok((id, _)) => {
             Redirect::to(&format!("/connect/{}/device/{id}", party.provider.name)).into_response()

@@ -24,6 +24,7 @@ pub mod admin;
 pub mod api;
 pub mod approve;
 pub mod changes;
+pub mod client_document;
 pub mod connect;
 pub mod connected;
 pub mod connections;
@@ -48,6 +49,7 @@ pub fn router(app: &Arc<App>) -> Router {
         identity: app.identity.clone(),
         oauth: Arc::clone(&app.oauth),
         keys: app.keys.clone(),
+        discoveries: Arc::clone(&app.discoveries),
         recorder: Arc::clone(&app.recorder),
         audit: Arc::clone(&app.audit),
         sealing: Arc::clone(&app.sealing),
@@ -64,6 +66,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .merge(keys::routes())
         .merge(changes::routes())
         .merge(admin::routes())
+        .merge(client_document::routes())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

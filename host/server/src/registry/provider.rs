@@ -29,6 +29,11 @@ pub struct ProviderInput {
     pub name: String,
     /// For people; the name if absent.
     pub display_name: Option<String>,
+    /// When creating: an MCP server's or an issuer's address, to find out
+    /// everything that is not given, and to register there as a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only, example = "https://mcp.example.com/mcp")]
+    pub discover: Option<String>,
     /// A preset that is enabled.
     #[serde(default)]
     pub preset: String,
@@ -94,6 +99,7 @@ impl From<&Provider> for ProviderInput {
         Self {
             name: p.name.to_string(),
             display_name: Some(p.display_name.clone()),
+            discover: None,
             preset: p.preset.to_string(),
             authorization_endpoint: url(&p.authorization_endpoint),
             token_endpoint: url(&p.token_endpoint),
@@ -137,6 +143,12 @@ pub(super) fn check(
     now: Timestamp,
 ) -> Result<Provider, Refusal> {
     let name = ProviderName::parse(&input.name).map_err(|e| Refusal::name("name", &e))?;
+    if input.discover.is_some() {
+        return Err(Refusal::invalid(
+            "discover",
+            "is for creating a provider; what was found out is changed field by field",
+        ));
+    }
     if input.preset.is_empty() {
         return Err(Refusal::invalid(
             "preset",
@@ -212,6 +224,7 @@ pub(super) fn check(
             _ => return Err(Refusal::invalid("max_retries", "must be 0 to 10")),
         },
         auto_update: input.auto_update.unwrap_or(true),
+        registration: None,
         enabled: input.enabled.unwrap_or(true),
         settings: input.settings.unwrap_or_default(),
         created_at,
@@ -450,6 +463,8 @@ pub(super) fn moves_secret(old: &Provider, new: &Provider) -> bool {
             p.private_key_ref.clone(),
             p.private_key_id.clone(),
             p.token_endpoint_auth_signing_alg,
+            // What is asked for decides what a token is good for.
+            (p.resource.clone(), p.audience.clone()),
             p.settings.clone(),
         )
     };

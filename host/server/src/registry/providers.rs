@@ -7,7 +7,7 @@ use countersign_core::connection::Connection;
 use countersign_core::jwt::PrivateKey;
 use countersign_core::names::ProviderName;
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete, parse, put};
-use countersign_core::provider::Provider;
+use countersign_core::provider::{ClientKind, Provider, Registration};
 use countersign_core::time::Timestamp;
 use serde_json::{Map, Value};
 
@@ -28,6 +28,21 @@ impl Registry {
         caller: &Caller,
         input: ProviderInput,
     ) -> Result<Arc<Provider>, Refusal> {
+        self.create_provider_with(caller, input, None).await
+    }
+
+    /// [`Self::create_provider`], with how it was found out about. Secrets that
+    /// the authorization server gave out for it are the provider's own: nobody
+    /// has to be allowed to attach them.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn create_provider_with(
+        &self,
+        caller: &Caller,
+        input: ProviderInput,
+        registration: Option<Registration>,
+    ) -> Result<Arc<Provider>, Refusal> {
         let _writing = self.writing.lock().await;
         let resource = format!("provider:{}", super::text::cut(&input.name));
         let work = async {
@@ -36,14 +51,20 @@ impl Registry {
                 .demand("provider_create", Some(&input.name))?;
             let snapshot = self.snapshot();
             let now = self.world.clock.now();
-            let provider = self.checked_provider(input, &snapshot, None, now)?;
+            let mut provider = self.checked_provider(input, &snapshot, None, now)?;
+            let is_own = registration
+                .as_ref()
+                .is_some_and(|r| r.client == ClientKind::Dynamic);
+            provider.registration = registration;
             if snapshot.providers.contains_key(&provider.name) {
                 return Err(Refusal::Exists {
                     what: "provider",
                     name: provider.name.to_string(),
                 });
             }
-            demand_secrets(caller, &provider)?;
+            if !is_own {
+                demand_secrets(caller, &provider)?;
+            }
             self.check_private_key(&provider).await?;
             let (provider, approval) = self
                 .store_provider(caller, provider, None, &snapshot)
@@ -89,7 +110,8 @@ impl Registry {
                 });
             }
             let now = self.world.clock.now();
-            let provider = self.checked_provider(input, &snapshot, Some(&old), now)?;
+            let mut provider = self.checked_provider(input, &snapshot, Some(&old), now)?;
+            provider.registration = still_registered(&old, &provider);
             if moves_secret(&old, &provider) {
                 demand_secrets(caller, &provider)?;
                 self.check_private_key(&provider).await?;
@@ -177,7 +199,7 @@ impl Registry {
             .await
     }
 
-    fn checked_provider(
+    pub(super) fn checked_provider(
         &self,
         input: ProviderInput,
         snapshot: &Snapshot,
@@ -376,6 +398,16 @@ pub(super) fn not_found(snapshot: &Snapshot, name: &str) -> Refusal {
         name: super::text::cut(name),
         known,
     }
+}
+
+/// What is known of a registration counts for its own client at its own
+/// authorization server only.
+fn still_registered(old: &Provider, new: &Provider) -> Option<Registration> {
+    let origin = |p: &Provider| p.token_endpoint.as_ref().map(url::Url::origin);
+    let same = old.client_id == new.client_id
+        && old.client_secret_ref == new.client_secret_ref
+        && origin(old) == origin(new);
+    old.registration.clone().filter(|_| same)
 }
 
 fn demand_secrets(caller: &Caller, provider: &Provider) -> Result<(), Refusal> {

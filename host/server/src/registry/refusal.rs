@@ -86,6 +86,17 @@ pub enum Refusal {
     /// A version of a preset that nobody has approved as it is now.
     #[error("{0}")]
     NotApproved(String),
+    /// What is at an address could not be found out.
+    #[error("{field}: {problem}")]
+    Undiscovered {
+        /// CONTRACT's field name.
+        field: &'static str,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// Something that is there already serves the purpose.
+    #[error("{0}")]
+    Reusable(String),
     /// The configuration forbids it.
     #[error("{0}")]
     Forbidden(String),
@@ -141,6 +152,10 @@ impl Refusal {
                 what,
                 name,
             },
+            Self::Reusable(_) if hidden("provider") => Self::Reusable(
+                "there is a provider or a preset for its authorization server already; who may see which has the                  permission provider_list. With force another client is registered"
+                    .into(),
+            ),
             other => other,
         }
     }
@@ -169,6 +184,8 @@ impl Refusal {
             Self::PresetNotEnabled(_) => "preset-not-enabled",
             Self::Changed(_) => "changed",
             Self::NotApproved(_) => "not-approved",
+            Self::Undiscovered { .. } => "discovery-failed",
+            Self::Reusable(_) => "reusable-match",
             Self::Forbidden(_) => "forbidden-by-configuration",
             Self::Permission(_) => "permission-missing",
             Self::Conflict => "conflict",
@@ -184,6 +201,7 @@ impl Refusal {
             | Self::Unknown { .. }
             | Self::Unlisted { field: Some(_), .. }
             | Self::Immutable { .. } => 400,
+            Self::Undiscovered { .. } => 422,
             Self::Permission(_) => 403,
             Self::NotFound { .. } | Self::Unlisted { field: None, .. } => 404,
             Self::Exists { .. }
@@ -191,6 +209,7 @@ impl Refusal {
             | Self::PresetNotEnabled(_)
             | Self::Changed(_)
             | Self::NotApproved(_)
+            | Self::Reusable(_)
             | Self::Forbidden(_)
             | Self::Conflict => 409,
             Self::Store(StoreError::TooLarge { .. }) => 400,
@@ -203,7 +222,7 @@ impl Refusal {
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Invalid { field, .. } | Self::Unknown { field, .. } => Some(field),
-            Self::Immutable { field, .. } => Some(field),
+            Self::Immutable { field, .. } | Self::Undiscovered { field, .. } => Some(field),
             Self::Unlisted { field, .. } => field.as_deref(),
             _ => None,
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::address::AddressRules;
-use super::provider::{scopes, secret_ref};
+use super::provider::{resource, scopes, secret_ref};
 use super::snapshot::Snapshot;
 use super::{Refusal, text};
 
@@ -41,12 +41,16 @@ pub struct ServerInput {
     pub url: Option<String>,
     /// An entry of `[stdio.allow]` in the operator's configuration.
     pub command: Option<String>,
-    /// Upstream authentication; mode `none` if absent.
+    /// Upstream authentication; found out if absent in a creation.
     pub auth: Option<AuthInput>,
     /// `shared` or `dedicated`; `shared` if absent and the preset lists the
     /// host as its vendor's.
     #[schema(value_type = Option<String>)]
     pub connection: Option<ConnectionUse>,
+    /// What tokens of dedicated connections are asked for (RFC 8707); the
+    /// provider's `resource`, or the address, if absent.
+    #[schema(example = "https://mcp.example.com/mcp")]
+    pub resource: Option<String>,
     /// How long a call is held while the user acts; `45s` if absent.
     #[schema(example = "45s")]
     pub wait: Option<String>,
@@ -115,6 +119,20 @@ pub struct ToolsInput {
     pub deny: Vec<String>,
 }
 
+impl ServerInput {
+    /// Whether it says where the server is and not how it is protected.
+    #[must_use]
+    pub fn is_address_alone(&self) -> bool {
+        let unsaid = self.auth.as_ref().is_none_or(|auth| {
+            auth.mode.is_none()
+                && auth.provider.is_none()
+                && auth.secret_ref.is_none()
+                && auth.per_user != Some(true)
+        });
+        unsaid && self.url.is_some() && self.command.is_none()
+    }
+}
+
 impl From<&Server> for ServerInput {
     fn from(s: &Server) -> Self {
         let (url, command) = match &s.target {
@@ -146,6 +164,7 @@ impl From<&Server> for ServerInput {
                 audience: s.auth.audience.clone(),
             }),
             connection: Some(s.connection),
+            resource: s.resource.as_ref().map(ToString::to_string),
             wait: Some(duration_text::format(s.wait)),
             timeout: Some(duration_text::format(s.timeout)),
             tools: Some(ToolsInput {
@@ -218,6 +237,7 @@ pub(super) fn check(
         created_at,
         updated_at: now,
         name,
+        resource: resource("resource", input.resource.as_deref())?,
         auth,
         connection,
     })
@@ -723,4 +743,5 @@ pub(super) fn moves_credential(old: &Server, new: &Server) -> bool {
         || old.auth.audience != new.auth.audience
         // Which connection is used is whose token goes there.
         || old.connection != new.connection
+        || old.resource != new.resource
 }

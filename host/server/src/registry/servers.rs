@@ -50,6 +50,22 @@ impl Registry {
             .await
     }
 
+    /// Whether a server could have this name: asked before anything is done for
+    /// it elsewhere.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn name_is_free(&self, name: &str) -> Result<(), Refusal> {
+        let parsed = ServerName::parse(name).map_err(|e| Refusal::name("name", &e))?;
+        if self.snapshot().servers.contains_key(&parsed) {
+            return Err(Refusal::Exists {
+                what: "server",
+                name: name.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// One server.
     ///
     /// # Errors

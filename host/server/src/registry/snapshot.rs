@@ -262,6 +262,9 @@ impl Snapshot {
         let providers = self.providers.values().map(|s| &s.value).filter(|p| {
             p.client_secret_ref.as_ref() == Some(secret)
                 || p.private_key_ref.as_ref() == Some(secret)
+                || p.registration
+                    .as_ref()
+                    .is_some_and(|r| r.access_token_ref.as_ref() == Some(secret))
         });
         let servers = self
             .servers

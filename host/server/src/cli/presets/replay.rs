@@ -200,6 +200,7 @@ fn nobody(path: &Path, settings: Map<String, Value>) -> Result<Provider, CliErro
         request_timeout: std::time::Duration::from_secs(30),
         max_retries: 0,
         auto_update: false,
+        registration: None,
         enabled: true,
         settings,
         created_at: now,

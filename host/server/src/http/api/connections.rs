@@ -9,7 +9,7 @@ use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::connection::{Account, Connection, ReauthReason, Status};
 use countersign_core::names::{ProviderName, ServerName, TeamName, UserName};
 use countersign_core::provider::Provider;
-use countersign_core::scope::{Implications, Scope, ScopeSet};
+use countersign_core::scope::{Scope, ScopeSet};
 use countersign_core::server::{ConnectionUse, Server, Target};
 use countersign_core::user_key::UserKey;
 use countersign_oauth::links::LinkRequest;
@@ -19,7 +19,7 @@ use super::auth::Asking;
 use super::body::Body;
 use super::list::{List, ListQuery, Listing, Query, invalid};
 use super::{ApiState, Problem};
-use crate::http::connections::resource_of;
+use crate::http::connections::{servers_of, standing};
 use crate::registry::Refusal;
 
 /// What to connect.
@@ -405,34 +405,19 @@ fn dedicated(server: &Server) -> Option<url::Url> {
 }
 
 fn view(state: &ApiState, connection: &Connection) -> ConnectionView {
-    let mut implications = Implications::default();
-    let mut required = ScopeSet::default();
-    let mut asked_again = false;
-    if let Ok(provider) = state.registry.find_provider(connection.provider.as_str()) {
-        // As calls see it: a provider may answer fewer scopes than were asked.
-        let snapshot = state.registry.current();
-        for server in snapshot.attached(&provider.name) {
-            if server.enabled && resource_of(server) == connection.resource {
-                required = required.union(&server.auth.required_scopes);
-                asked_again |= server.auth.asks_again(connection.consented_at());
-            }
-        }
-        for scope in state
-            .registry
-            .description_of(&provider)
-            .iter()
-            .flat_map(|d| &d.scopes)
-        {
-            implications.add(&scope.name, scope.prefix, &scope.implies);
-        }
-    }
-    let standing = connection.status(state.world.clock.now(), &required, &implications);
-    let (status, reason) = match standing {
-        (Status::Connected, _) if asked_again => {
-            (Status::NeedsReauth, Some(ReauthReason::ProviderChanged))
-        }
-        standing => standing,
-    };
+    // As calls see it: a provider may answer fewer scopes than were asked.
+    let snapshot = state.registry.current();
+    let required = servers_of(
+        &snapshot,
+        &connection.provider,
+        connection.resource.as_ref(),
+    )
+    .iter()
+    .fold(ScopeSet::default(), |all, server| {
+        all.union(&server.auth.required_scopes)
+    });
+    let now = state.world.clock.now();
+    let (status, reason) = standing(&state.registry, connection, &required, now);
     let first = connection.credential(None);
     ConnectionView {
         id: connection.id.to_string(),

@@ -14,6 +14,7 @@ use super::body::Body;
 use super::connections::{AccountView, ConnectInput, wanted};
 use super::list::invalid;
 use super::{ApiState, Problem};
+use crate::http::connections::indicator_of;
 
 /// Who may go on with it: the user whose token it is, with any of his tokens.
 const BY_API: &str = "api";
@@ -70,6 +71,7 @@ pub(super) async fn create(
         )
     })?;
     let begin = Begin {
+        indicator: indicator_of(&state.registry, &wanted.provider, wanted.resource.as_ref()),
         user: asking.user.clone(),
         team: wanted.team,
         session: BY_API.to_owned(),

@@ -3,13 +3,16 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use countersign_core::provider::Provider;
 use serde::Serialize;
 
 use super::auth::Asking;
 use super::body::{Body, Object};
-use super::list::{List, ListQuery, Listing, Query};
+use super::list::{List, ListQuery, Listing, Query, invalid};
+use super::registrations::{RegistrationFacts, facts};
 use super::{ApiState, Problem};
+use crate::discovery::{Options, Report};
 use crate::registry::ProviderInput;
 
 /// A provider as it is read: what was written, and what follows from it.
@@ -30,6 +33,53 @@ pub(super) struct ProviderView {
     pub connections: usize,
     /// Whether a version of its preset waits for `preset approve`.
     pub approval_pending: bool,
+    /// How it was found, and how Countersign became its client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<RegistrationFacts>,
+    /// In the answer to a creation only: what was found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Report>,
+}
+
+/// How far a creation goes.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Creation {
+    /// Also where something that is there already serves the purpose.
+    #[serde(default)]
+    pub(super) force: bool,
+    /// Only find out and say what would be created.
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// The issuer, where several are found or none.
+    pub(super) issuer: Option<String>,
+}
+
+impl Creation {
+    /// Where nothing is found out, these say nothing.
+    pub(super) fn only_discovering(&self, needs: &str) -> Result<(), Problem> {
+        let given = [
+            ("force", self.force),
+            ("dry_run", self.dry_run),
+            ("issuer", self.issuer.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(invalid(
+                name,
+                format!("is for creating by discovery; give {needs}, too"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn options(self) -> Options {
+        Options {
+            force: self.force,
+            dry_run: self.dry_run,
+            issuer: self.issuer.filter(|issuer| !issuer.is_empty()),
+        }
+    }
 }
 
 /// What a deletion may do.
@@ -50,6 +100,8 @@ fn view(state: &ApiState, provider: &Provider, connections: usize) -> ProviderVi
         callback_url: state.url(&format!("/oauth/callback/{}", provider.name)),
         connections,
         approval_pending: state.registry.is_waiting(&provider.name),
+        registration: facts(provider),
+        discovery: None,
     }
 }
 
@@ -100,16 +152,33 @@ pub(super) async fn get(
 }
 
 /// Registers a provider (`provider_create`, and `secret_attach` on the secrets
-/// it refers to).
-#[utoipa::path(post, path = "/api/v1/providers", tag = "providers", request_body = ProviderInput,
-    responses((status = 201, body = ProviderView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+/// it refers to). With `discover`, what is not given is found out, and
+/// Countersign registers itself there as a client. A dry run is answered with
+/// status 200 and what was found out.
+#[utoipa::path(post, path = "/api/v1/providers", tag = "providers", params(Creation), request_body = ProviderInput,
+    responses((status = 201, body = ProviderView), (status = 200, body = Report), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(state): State<ApiState>,
     asking: Asking,
+    Query(creation): Query<Creation>,
     Body(input): Body<ProviderInput>,
-) -> Result<(StatusCode, Json<ProviderView>), Problem> {
-    let provider = state.registry.create_provider(&asking, input).await?;
-    Ok((StatusCode::CREATED, Json(one(&state, &provider).await?)))
+) -> Result<Response, Problem> {
+    if input.discover.is_none() {
+        creation.only_discovering("discover")?;
+        let provider = state.registry.create_provider(&asking, input).await?;
+        return Ok((StatusCode::CREATED, Json(one(&state, &provider).await?)).into_response());
+    }
+    let made = state
+        .discoveries
+        .create_provider(&asking, input, &creation.options())
+        .await
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
+    let Some(provider) = made.record else {
+        return Ok(Json(made.report).into_response());
+    };
+    let mut view = one(&state, &provider).await?;
+    view.discovery = Some(made.report);
+    Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
 /// Changes a provider by a JSON merge patch (`provider_update`).
@@ -137,9 +206,13 @@ pub(super) async fn delete(
     Path(name): Path<String>,
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, Problem> {
+    let provider = state.registry.find_provider(&name).ok();
     state
         .registry
         .delete_provider(&asking, &name, deletion.force)
         .await?;
+    if let Some(provider) = provider {
+        state.discoveries.ended(&provider).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }

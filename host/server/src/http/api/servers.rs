@@ -3,14 +3,16 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use countersign_core::server::Server;
 use serde::Serialize;
 
 use super::auth::Asking;
 use super::body::{Body, Object};
 use super::list::{List, ListQuery, Listing, Query};
-use super::providers::Deletion;
+use super::providers::{Creation, Deletion};
 use super::{ApiState, Problem};
+use crate::discovery::Report;
 use crate::registry::ServerInput;
 
 /// A server as it is read: what was written, and what follows from it.
@@ -27,6 +29,9 @@ pub(super) struct ServerView {
     pub updated_at: String,
     /// Where agents find it.
     pub endpoint: String,
+    /// In the answer to a creation only: what was found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Report>,
 }
 
 fn view(state: &ApiState, server: &Server) -> ServerView {
@@ -35,6 +40,7 @@ fn view(state: &ApiState, server: &Server) -> ServerView {
         created_at: server.created_at.to_string(),
         updated_at: server.updated_at.to_string(),
         endpoint: state.url(&format!("/mcp/{}", server.name)),
+        discovery: None,
     }
 }
 
@@ -77,16 +83,35 @@ pub(super) async fn get(
 }
 
 /// Attaches a server (`server_create`, `provider_attach` on its provider,
-/// `secret_attach` on its secret).
-#[utoipa::path(post, path = "/api/v1/servers", tag = "servers", request_body = ServerInput,
-    responses((status = 201, body = ServerView), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+/// `secret_attach` on its secret). Without `auth` it is found out how the server
+/// is protected, and a provider is registered for it if there is none
+/// (`provider_create`). A dry run is answered with status 200 and what was found
+/// out.
+#[utoipa::path(post, path = "/api/v1/servers", tag = "servers", params(Creation), request_body = ServerInput,
+    responses((status = 201, body = ServerView), (status = 200, body = Report), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(state): State<ApiState>,
     asking: Asking,
+    Query(creation): Query<Creation>,
     Body(input): Body<ServerInput>,
-) -> Result<(StatusCode, Json<ServerView>), Problem> {
-    let server = state.registry.create_server(&asking, input).await?;
-    Ok((StatusCode::CREATED, Json(view(&state, &server))))
+) -> Result<Response, Problem> {
+    let by_address = input.is_address_alone();
+    if !by_address {
+        creation.only_discovering("a url and no auth")?;
+        let server = state.registry.create_server(&asking, input).await?;
+        return Ok((StatusCode::CREATED, Json(view(&state, &server))).into_response());
+    }
+    let made = state
+        .discoveries
+        .create_server(&asking, input, &creation.options())
+        .await
+        .map_err(|refusal| refusal.told_to(&asking.permissions))?;
+    let Some(server) = made.record else {
+        return Ok(Json(made.report).into_response());
+    };
+    let mut view = view(&state, &server);
+    view.discovery = Some(made.report);
+    Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
 /// Changes a server by a JSON merge patch (`server_update`).

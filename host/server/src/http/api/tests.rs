@@ -17,6 +17,7 @@ use countersign_identity::{
     AccountChange, AccountEvents, Identity, Parts, PasswordCost, PublicUrl, Settings,
 };
 use countersign_oauth::Oauth;
+use countersign_oauth::http::{Guard, GuardOptions};
 use countersign_vault::audit::{AuditFilter, AuditLog, AuditOptions, AuditPage};
 use countersign_vault::keys::KeyRing;
 use countersign_vault::store::memory::MemoryStore;
@@ -27,6 +28,7 @@ use tower::ServiceExt as _;
 
 use super::{ApiState, openapi, router};
 use crate::config::Config;
+use crate::discovery::Discoveries;
 use crate::registry::Registry;
 use crate::registry::testing::FakePresets;
 
@@ -136,7 +138,16 @@ async fn house_with(config: &str) -> House {
     .unwrap();
     let file = config.file.clone();
     let sealing = crate::keys::HostKeys::new(world.clone(), Arc::new(vault), file);
+    let guard = Guard::new(GuardOptions::default()).unwrap();
+    let discoveries = Discoveries::new(
+        registry.clone(),
+        oauth.clone(),
+        guard,
+        public_url.clone(),
+        world.clone(),
+    );
     let state = ApiState {
+        discoveries,
         sealing,
         world,
         registry: registry.clone(),
@@ -1263,14 +1274,17 @@ async fn two_changes_at_once_do_not_overwrite_each_other() {
             .update_provider(&caller, "idp", change(json!({"display_name": "A"}))),
         house
             .registry
-            .update_provider(&caller, "idp", change(json!({"audience": "b"}))),
+            .update_provider(&caller, "idp", change(json!({"request_timeout": "20s"}))),
     );
     a.unwrap();
     b.unwrap();
     let provider = house.registry.find_provider("idp").unwrap();
     assert_eq!(
-        (provider.display_name.as_str(), provider.audience.as_deref()),
-        ("A", Some("b"))
+        (
+            provider.display_name.as_str(),
+            provider.request_timeout.as_secs()
+        ),
+        ("A", 20)
     );
     assert!(house.identity.settings().public_url.is_loopback());
 }

@@ -10,17 +10,25 @@ pub struct Challenge {
     pub error: Option<String>,
     /// `scope`: separated by spaces.
     pub scope: Option<String>,
+    /// `resource_metadata` (RFC 9728 §5.1).
+    pub resource_metadata: Option<String>,
 }
 
 impl Challenge {
     /// Reads the first `Bearer` challenge; empty if there is none.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Self {
+        Self::find(headers).unwrap_or_default()
+    }
+
+    /// The first `Bearer` challenge, if there is one.
+    #[must_use]
+    pub fn find(headers: &HeaderMap) -> Option<Self> {
         let values = headers
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
             .filter_map(|v| v.to_str().ok());
-        values.into_iter().find_map(Self::parse).unwrap_or_default()
+        values.into_iter().find_map(Self::parse)
     }
 
     /// Whether the upstream says that the token lacks scopes (RFC 6750 §3.1).
@@ -37,6 +45,8 @@ impl Challenge {
                 challenge.error.get_or_insert(value);
             } else if name.eq_ignore_ascii_case("scope") {
                 challenge.scope.get_or_insert(value);
+            } else if name.eq_ignore_ascii_case("resource_metadata") {
+                challenge.resource_metadata.get_or_insert(value);
             }
             rest = after;
         }
@@ -146,6 +156,10 @@ mod tests {
                 (error, scope),
                 "{value}"
             );
+            let metadata = value
+                .contains("resource_metadata")
+                .then_some("https://a/b?c=d");
+            assert_eq!(challenge.resource_metadata.as_deref(), metadata, "{value}");
         }
     }
 
