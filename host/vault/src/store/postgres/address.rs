@@ -108,10 +108,10 @@ impl Database {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(AddressError::Address("it names no host"));
         }
-        if config.get_user().is_none() {
+        if config.get_user().is_none_or(str::is_empty) {
             return Err(AddressError::Address("it names no user"));
         }
-        if config.get_dbname().is_none() {
+        if config.get_dbname().is_none_or(str::is_empty) {
             return Err(AddressError::Address("it names no database"));
         }
         let verify = match mode {
