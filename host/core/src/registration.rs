@@ -149,7 +149,7 @@ pub fn read(answer: &Answer) -> Result<Registered, RegistrationError> {
         .0
         .get("token_endpoint_auth_method")
         .filter(|m| !m.is_null())
-        .map(|method| TokenAuthMethod::deserialize_from(method))
+        .map(TokenAuthMethod::deserialize_from)
         .transpose()
         .map_err(|()| unreadable("its token_endpoint_auth_method is none that is known"))?;
     let redirect_uris = tree.0.get("redirect_uris").and_then(Value::as_array);

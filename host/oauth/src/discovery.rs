@@ -86,11 +86,11 @@ pub enum DiscoveryError {
     )]
     OtherResource {
         /// Where it was read.
-        document: Url,
+        document: Box<Url>,
         /// What it claims.
         said: String,
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
     },
     /// Metadata of another issuer (RFC 8414 §3.3).
     #[error(
@@ -99,7 +99,7 @@ pub enum DiscoveryError {
     )]
     OtherIssuer {
         /// Where it was read.
-        document: Url,
+        document: Box<Url>,
         /// What it claims.
         said: String,
         /// What was asked for.
@@ -117,7 +117,7 @@ pub enum DiscoveryError {
     #[error("{document} names {address} as {what}: {why}")]
     BadAddress {
         /// Where it was read.
-        document: Url,
+        document: Box<Url>,
         /// What it names.
         address: String,
         /// As what.
@@ -145,7 +145,7 @@ pub enum DiscoveryError {
     #[error("{url} is neither: as an MCP server, {server}; as an issuer, {issuer}")]
     Neither {
         /// Which.
-        url: Url,
+        url: Box<Url>,
         /// What is wrong with it as a server.
         server: String,
         /// What is wrong with it as an issuer.
@@ -244,7 +244,7 @@ impl<'g> Discovery<'g> {
         match self.authorization_server(&issuer).await {
             Ok(found) => Ok(Found::Protected(Box::new(found))),
             Err(as_issuer @ DiscoveryError::NoIssuer { .. }) => Err(DiscoveryError::Neither {
-                url: self.typed.clone(),
+                url: Box::new(self.typed.clone()),
                 server: as_server.to_string(),
                 issuer: as_issuer.to_string(),
             }),
@@ -378,7 +378,7 @@ impl<'g> Discovery<'g> {
         text: &str,
     ) -> Result<Url, DiscoveryError> {
         let bad = |why: String| DiscoveryError::BadAddress {
-            document: document.clone(),
+            document: Box::new(document.clone()),
             address: printable(text),
             what,
             why,

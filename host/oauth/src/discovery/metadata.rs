@@ -103,7 +103,7 @@ pub(super) async fn find(
     let url = discovery.address(&typed, "its authorization server", issuer)?;
     if url.query().is_some() {
         return Err(DiscoveryError::BadAddress {
-            document: typed,
+            document: Box::new(typed),
             address: printable(issuer),
             what: "its authorization server",
             why: "an issuer has no query (RFC 8414 §2)".into(),
@@ -161,7 +161,7 @@ fn read(
         .map_err(|_| bad("it is no authorization server metadata (RFC 8414 §2)".into()))?;
     if !is_issuer(&raw.issuer, issuer, &discovery.typed) {
         return Err(DiscoveryError::OtherIssuer {
-            document: source.clone(),
+            document: Box::new(source.clone()),
             said: printable(&raw.issuer),
             issuer: printable(issuer),
         });

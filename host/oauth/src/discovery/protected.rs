@@ -113,9 +113,9 @@ fn read(source: &Url, bytes: &[u8], typed: &Url) -> Result<ProtectedResource, Di
     let raw: Raw = serde_json::from_slice(bytes)
         .map_err(|_| bad("it is no protected resource metadata (RFC 9728 §2)".into()))?;
     let other = || DiscoveryError::OtherResource {
-        document: source.clone(),
+        document: Box::new(source.clone()),
         said: printable(&raw.resource),
-        url: typed.clone(),
+        url: Box::new(typed.clone()),
     };
     let resource = Url::parse(&raw.resource).map_err(|_| other())?;
     if relation(&resource, typed) == Relation::Foreign {

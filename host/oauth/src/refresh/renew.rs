@@ -10,6 +10,7 @@ use countersign_core::preset::Grant;
 use countersign_core::refresh::{Failure, Meaning, Need, classify, renewed, without};
 use countersign_core::request::{Asking, Exchange, SendError, token_request};
 use countersign_core::template::Values;
+use countersign_core::time::Timestamp;
 use countersign_core::token_answer::{Answer, AnswerError, Granted, Reading, masked_body, read};
 
 use super::lease::{Lease, Taken};
@@ -167,7 +168,9 @@ impl Oauth {
             return Err(errand.unavailable("another replica is renewing it"));
         }
         let mut tries = 0;
+        let mut sent_at;
         let answer = loop {
+            sent_at = self.world.clock.now();
             let request = token_request(&asking, &exchange).map_err(|e| cannot(e.to_string()))?;
             match self.sender.send(request, provider.request_timeout).await {
                 Err(error)
@@ -189,7 +192,7 @@ impl Oauth {
                 });
             }
         };
-        Ok(self.judge(errand, connection, &answer, &asking))
+        Ok(self.judge(errand, connection, &answer, &asking, sent_at))
     }
 
     fn judge(
@@ -198,6 +201,7 @@ impl Oauth {
         connection: &Connection,
         answer: &Answer,
         asking: &Asking<'_>,
+        sent_at: Timestamp,
     ) -> Answered {
         let preset = &errand.party.preset;
         let description = preset.description();
@@ -227,7 +231,9 @@ impl Oauth {
             description,
             shapes: shapes.as_deref(),
             asked: &asked.unwrap_or_default(),
-            now: self.world.clock.now(),
+            // The provider began to count some time after this, and not when
+            // the answer arrived at a busy machine.
+            now: sent_at,
             client_secret: asking.client_secret.map(|s| &s.sealed),
             only: Some(&errand.credential),
         };
