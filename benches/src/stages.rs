@@ -307,6 +307,8 @@ fn connection(credential: &str) -> Result<Connection> {
             expires_at: None,
             refresh_token_present: true,
             refresh_token_expires_at: None,
+            refresh_token_end_is_fixed: false,
+            renewal_lost_at: None,
         }],
         facts: Vec::new(),
         origins: Origins {
@@ -323,5 +325,7 @@ fn connection(credential: &str) -> Result<Connection> {
         updated_at: now,
         consented_at: None,
         last_used_at: Some(now),
+        warned_of: None,
+        withheld: ScopeSet::default(),
     })
 }

@@ -31,4 +31,5 @@ mod signing;
 mod steps;
 mod swap;
 mod trust;
+mod upkeep;
 mod user_keys;

@@ -39,12 +39,16 @@ pub struct HostOptions {
     /// Its store, if not sled in its folder; the password is
     /// [`crate::postgres::PASSWORD`].
     pub store: Option<String>,
+    /// Tokens are renewed in the background, too. Off by default: tests of what
+    /// calls do would never meet a token that has ended.
+    pub background: bool,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
         Self {
             presets: vec!["generic".into()],
+            background: false,
             log: "debug,hyper=info,reqwest=info,sled=info,wasmtime=info,cranelift=info,h2=info"
                 .into(),
             public_url: None,
@@ -129,6 +133,9 @@ impl Host {
         };
         host.configure(|config| {
             config["presets"]["signatures"] = "off".into();
+            let mut refresh = toml::Table::new();
+            refresh.insert("background".into(), options.background.into());
+            config.insert("refresh".into(), refresh.into());
         })?;
         fs::create_dir_all(host.catalog())?;
         for preset in &options.presets {

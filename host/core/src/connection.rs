@@ -110,6 +110,13 @@ pub struct TokenFacts {
     pub refresh_token_present: bool,
     /// When that ends, if known.
     pub refresh_token_expires_at: Option<Timestamp>,
+    /// A renewal did not move that end: it comes in any case.
+    #[serde(default)]
+    pub refresh_token_end_is_fixed: bool,
+    /// The answer to a renewal was lost, and the provider takes a refresh token
+    /// once: after this time (until then it forgives) it is not sent again.
+    #[serde(default)]
+    pub renewal_lost_at: Option<Timestamp>,
 }
 
 impl TokenFacts {
@@ -117,15 +124,34 @@ impl TokenFacts {
     /// its lifetime is left, or less than ten seconds.
     #[must_use]
     pub fn is_due(&self, now: Timestamp, margin_percent: u8) -> bool {
-        let Some(expires_at) = self.expires_at else {
-            return false;
-        };
+        self.expires_at.is_some_and(|expires_at| {
+            now.plus(self.margin(expires_at, margin_percent)) >= expires_at
+        })
+    }
+
+    pub(crate) fn margin(&self, expires_at: Timestamp, margin_percent: u8) -> Duration {
         let lifetime = expires_at.since(self.issued_at);
-        let margin = (lifetime * u32::from(margin_percent.min(90)) / 100).clamp(
+        (lifetime * u32::from(margin_percent.min(90)) / 100).clamp(
             Duration::from_secs(10).min(lifetime / 2),
             Duration::from_secs(300),
-        );
-        now.plus(margin) >= expires_at
+        )
+    }
+
+    /// Whether there is a refresh token that may be sent.
+    #[must_use]
+    pub fn can_renew(&self, now: Timestamp) -> bool {
+        self.refresh_token_present
+            && self.refresh_token_expires_at.is_none_or(|end| end > now)
+            && self.renewal_lost_at.is_none_or(|until| until > now)
+    }
+
+    /// Why the user has to connect again when this has ended.
+    #[must_use]
+    pub fn why_ended(&self) -> ReauthReason {
+        match self.renewal_lost_at {
+            Some(_) => ReauthReason::ProviderError,
+            None => ReauthReason::Expired,
+        }
     }
 
     /// Whether the access token has ended.
@@ -187,10 +213,17 @@ pub struct Connection {
     pub updated_at: Timestamp,
     /// Last call.
     pub last_used_at: Option<Timestamp>,
+    /// The end that the user was warned of.
+    #[serde(default)]
+    pub warned_of: Option<Timestamp>,
+    /// Scopes that a scope upgrade asked for and that were not granted: calls
+    /// do not ask for them again.
+    #[serde(default)]
+    pub withheld: ScopeSet,
 }
 
 /// What a connection is found by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConnectionKey {
     /// Whose.
     pub user: UserName,
@@ -233,7 +266,15 @@ impl Connection {
         }
     }
 
-    /// When the user last authorized it.
+    /// When it was last used, or connected since.
+    #[must_use]
+    pub fn used_at(&self) -> Timestamp {
+        let consented = self.consented_at();
+        self.last_used_at
+            .map_or(consented, |used| used.max(consented))
+    }
+
+    /// When its user last agreed to it at the provider.
     #[must_use]
     pub fn consented_at(&self) -> Timestamp {
         self.consented_at.unwrap_or(self.created_at)
@@ -262,13 +303,11 @@ impl Connection {
             State::NeedsReauth { reason } => return (Status::NeedsReauth, Some(reason)),
             State::Connected => {}
         }
-        let ended = |c: &TokenFacts| {
-            c.has_lapsed(now)
-                && (!c.refresh_token_present
-                    || c.refresh_token_expires_at.is_some_and(|t| t <= now))
-        };
-        if self.credentials.is_empty() || self.credentials.iter().all(ended) {
-            return (Status::NeedsReauth, Some(ReauthReason::Expired));
+        let ended = |c: &TokenFacts| c.has_lapsed(now) && !c.can_renew(now);
+        if self.credentials.iter().all(ended) {
+            let why = self.credentials.first().map(TokenFacts::why_ended);
+            let why = why.unwrap_or(ReauthReason::Expired);
+            return (Status::NeedsReauth, Some(why));
         }
         if implications.missing(&self.scopes(), required).is_empty() {
             (Status::Connected, None)
@@ -279,8 +318,38 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// One with one credential that never ends.
+    pub(crate) fn connection() -> Connection {
+        Connection {
+            id: ConnectionId::parse("con_1").unwrap(),
+            user: UserName::parse("ana").unwrap(),
+            team: TeamName::default_team(),
+            provider: ProviderName::parse("notes").unwrap(),
+            resource: None,
+            account: None,
+            credentials: vec![facts(0, None, false)],
+            facts: vec![],
+            origins: Origins {
+                token: "https://auth.example.com".into(),
+                revocation: None,
+                audience: vec![],
+                resource: None,
+            },
+            client_id: "client".into(),
+            preset_digest: Digest::of(b"preset"),
+            state: State::Connected,
+            generation: 1,
+            created_at: Timestamp::from_secs(0),
+            updated_at: Timestamp::from_secs(0),
+            last_used_at: None,
+            consented_at: None,
+            warned_of: None,
+            withheld: ScopeSet::default(),
+        }
+    }
 
     fn facts(issued: i64, expires: Option<i64>, refresh: bool) -> TokenFacts {
         TokenFacts {
@@ -290,6 +359,48 @@ mod tests {
             expires_at: expires.map(Timestamp::from_secs),
             refresh_token_present: refresh,
             refresh_token_expires_at: None,
+            refresh_token_end_is_fixed: false,
+            renewal_lost_at: None,
+        }
+    }
+
+    #[test]
+    fn a_lapsed_access_token_with_a_live_refresh_token_is_connected() {
+        let now = Timestamp::from_secs(100);
+        let cases = [
+            (facts(0, Some(50), true), None, (Status::Connected, None)),
+            (
+                facts(0, Some(50), false),
+                None,
+                (Status::NeedsReauth, Some(ReauthReason::Expired)),
+            ),
+            (facts(0, None, false), None, (Status::Connected, None)),
+            // Its answer was lost: connected while the access token lives.
+            (
+                facts(0, Some(150), true),
+                Some(60),
+                (Status::Connected, None),
+            ),
+            (
+                facts(0, Some(50), true),
+                Some(60),
+                (Status::NeedsReauth, Some(ReauthReason::ProviderError)),
+            ),
+            (
+                facts(0, Some(50), true),
+                Some(160),
+                (Status::Connected, None),
+            ),
+        ];
+        for (mut facts, lost, expected) in cases {
+            facts.renewal_lost_at = lost.map(Timestamp::from_secs);
+            let said = format!("{facts:?}");
+            let connection = Connection {
+                credentials: vec![facts],
+                ..connection()
+            };
+            let status = connection.status(now, &ScopeSet::default(), &Implications::default());
+            assert_eq!(status, expected, "{said}");
         }
     }
 

@@ -406,9 +406,39 @@ impl Attachment {
     }
 
     /// The scopes that the preset's table says a tool needs and `granted`
-    /// lacks.
-    fn missing_for_tool(&self, tool: &str, granted: &ScopeSet) -> ScopeSet {
-        self.tools.missing(tool, granted, &self.implications)
+    /// lacks: of alternatives, one that was not refused.
+    fn missing_for_tool(&self, tool: &str, connection: &Connection) -> ScopeSet {
+        let granted = connection.scopes();
+        self.tools
+            .missing(tool, &granted, &connection.withheld, &self.implications)
+    }
+
+    /// The error for a connection that lacks these scopes: the user is asked
+    /// for them, unless he was and they were not granted.
+    #[must_use]
+    pub fn short_of(&self, connection: Option<&Connection>, missing: ScopeSet) -> CallError {
+        let provider = self.provider_label();
+        let Some(connection) = connection else {
+            return CallError::NeedsScopes { provider, missing };
+        };
+        let refused: ScopeSet = missing
+            .iter()
+            .filter(|s| connection.withheld.contains(s))
+            .cloned()
+            .collect();
+        if refused.is_empty() {
+            return CallError::NeedsScopes { provider, missing };
+        }
+        CallError::Denied {
+            code: "scopes_not_granted".into(),
+            message: format!(
+                "{provider} was asked for {} and did not grant it, so it is not asked for again. To allow it \
+                 after all, the user can press Reconnect for {provider} on the Connections page of Countersign. \
+                 What {provider} granted: {}.",
+                refused.join(", "),
+                connection.scopes().join(", ")
+            ),
+        }
     }
 
     /// Step one: may this caller use this tool of this server at all?
@@ -676,7 +706,7 @@ impl<'a> Admitted<'a> {
                     .attachment
                     .implications
                     .missing(&connection.scopes(), required);
-                Err(CallError::NeedsScopes { provider, missing })
+                Err(self.attachment.short_of(Some(connection), missing))
             }
             (Status::Connected, _)
                 if self
@@ -766,21 +796,18 @@ impl Ready<'_, '_> {
             return permit_described(attachment, None, "server");
         };
         let granted = self.connection.map(Connection::scopes).unwrap_or_default();
-        if let (Some(tool), Some(_)) = (self.admitted.call.name, self.connection)
+        if let (Some(tool), Some(connection)) = (self.admitted.call.name, self.connection)
             && self.admitted.call.method == "tools/call"
         {
-            let missing = attachment.missing_for_tool(tool, &granted);
+            let missing = attachment.missing_for_tool(tool, connection);
             if !missing.is_empty() {
-                return Err(CallError::NeedsScopes {
-                    provider: attachment.provider_label(),
-                    missing,
-                });
+                return Err(attachment.short_of(Some(connection), missing));
             }
         }
         let verdict = preset
             .evaluate(&self.admitted.call, &self.grant_facts(&granted))
             .map_err(CallError::Preset)?;
-        join(attachment, verdict, &granted)
+        join(attachment, verdict, self.connection, &granted)
     }
 }
 
@@ -788,6 +815,7 @@ impl Ready<'_, '_> {
 fn join(
     attachment: Arc<Attachment>,
     verdict: Verdict,
+    connection: Option<&Connection>,
     granted: &ScopeSet,
 ) -> Result<Permit, CallError> {
     match verdict {
@@ -811,10 +839,7 @@ fn join(
                     "it asked for scopes and named none".into(),
                 )));
             }
-            Err(CallError::NeedsScopes {
-                provider: attachment.provider_label(),
-                missing,
-            })
+            Err(attachment.short_of(connection, missing))
         }
         Verdict::Allow { credential, rules } if rules.is_empty() => {
             permit_described(attachment, credential, "preset")

@@ -44,5 +44,6 @@ pub mod template;
 pub mod time;
 pub mod token_answer;
 pub mod tokens;
+pub mod upkeep;
 pub mod user_key;
 pub mod veil;

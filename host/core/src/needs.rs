@@ -35,18 +35,22 @@ impl Tools {
     }
 
     /// What the tool needs and `granted` lacks: of each group of alternatives,
-    /// the first.
+    /// the first that was not refused before.
     pub(crate) fn missing(
         &self,
         tool: &str,
         granted: &ScopeSet,
+        withheld: &ScopeSet,
         implications: &Implications,
     ) -> ScopeSet {
         let groups = self.0.get(tool).map_or(&[][..], Vec::as_slice);
         groups
             .iter()
             .filter(|group| !group.iter().any(|s| implications.covers(granted, s)))
-            .filter_map(|group| group.iter().next().cloned())
+            .filter_map(|group| {
+                let open = group.iter().find(|s| !withheld.contains(s));
+                open.or_else(|| group.iter().next()).cloned()
+            })
             .collect()
     }
 }

@@ -93,6 +93,9 @@ pub enum Kind {
     Policy = 20,
     /// Redacted inputs of decisions. Its partition is the server's name.
     Decision = 24,
+    /// Work that falls due at its `expires_at`. Never swept: see
+    /// [`Records::due`].
+    Due = 26,
     /// What tokens descend from: a user's word to an agent, or an API token. Its
     /// partition is the user's name.
     Grant = 21,
@@ -121,7 +124,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Meta,
         Self::Provider,
         Self::Server,
@@ -143,6 +146,7 @@ impl Kind {
         Self::ConnectLink,
         Self::Policy,
         Self::Decision,
+        Self::Due,
         Self::Grant,
         Self::Approval,
         Self::Obtained,
@@ -185,6 +189,7 @@ impl Kind {
             Self::ConnectLink => "connect link",
             Self::Policy => "policy",
             Self::Decision => "decision",
+            Self::Due => "due work",
             Self::Grant => "grant",
             Self::Approval => "approval",
             Self::Obtained => "obtained token",
@@ -224,7 +229,9 @@ impl Kind {
             Self::Connection | Self::User | Self::UserKey | Self::KnownChange | Self::Client => {
                 AfterRestore::People
             }
-            Self::Meta | Self::Audit | Self::Decision => AfterRestore::History,
+            // What was to be revoked still is; what has become needless is
+            // noticed by whoever does it.
+            Self::Meta | Self::Audit | Self::Decision | Self::Due => AfterRestore::History,
         }
     }
 }
@@ -349,7 +356,7 @@ pub struct Change {
     pub document: Vec<u8>,
     /// The secret half.
     pub secret: SecretChange,
-    /// When the record may be swept away.
+    /// When the record may be swept away; of [`Kind::Due`], when it falls due.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -405,7 +412,12 @@ pub trait Records: Send + Sync {
         partition: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>>;
 
-    /// Removes records whose `expires_at` is past; returns how many.
+    /// Up to `limit` records of [`Kind::Due`] whose `expires_at` is past,
+    /// soonest first. Costs what is due, not what is stored.
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
+
+    /// Removes records whose `expires_at` is past, but for [`Kind::Due`];
+    /// returns how many.
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     /// Whether writes are being acknowledged.

@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use crate::connection::{Connection, ReauthReason, TokenFacts};
-use crate::preset::{Refresh, RefreshKind};
+use crate::preset::{Refresh, RefreshKind, Rotation};
 use crate::request::SendError;
 use crate::secret::Sealed;
 use crate::time::Timestamp;
 use crate::token_answer::{AnswerError, Granted};
 use crate::tokens::{TokenSet, TokensUnreadable};
+
+/// Ends that lie no further apart are the same end, told twice.
+const SAME_END: Duration = Duration::from_secs(60);
 
 /// Whether a credential's access token has to be renewed before use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +30,7 @@ pub enum Need {
 /// Judges one credential.
 #[must_use]
 pub fn need(facts: &TokenFacts, refresh: &Refresh, now: Timestamp) -> Need {
-    let renewable = refresh.kind != RefreshKind::None
-        && facts.refresh_token_present
-        && facts.refresh_token_expires_at.is_none_or(|end| end > now);
+    let renewable = refresh.kind != RefreshKind::None && facts.can_renew(now);
     match (facts.has_lapsed(now), renewable) {
         (true, true) => Need::Now,
         (true, false) => Need::Hopeless,
@@ -81,6 +82,25 @@ pub enum Meaning {
     Refused(ReauthReason),
     /// Nothing is known: the tokens are kept, and a later call tries again.
     Passing(String),
+}
+
+/// Whether a refresh token whose use got no answer must not be sent again: the
+/// provider takes each one once, and may end the grant of who sends it twice.
+/// `Some` is for how long it forgives that.
+#[must_use]
+pub fn counts_uses(refresh: &Refresh) -> Option<Duration> {
+    let strict = refresh.rotation == Rotation::Always && !refresh.retry_after_lost_answer;
+    strict.then(|| Duration::from_secs(refresh.grace_seconds.into()))
+}
+
+/// Whether a failure leaves open if the provider has renewed.
+#[must_use]
+pub fn was_answer_lost(failure: &Failure) -> bool {
+    match failure {
+        Failure::Unsent(error) => error.may_have_arrived(),
+        Failure::Answer(AnswerError::Unreadable { status, .. }) => (200..300).contains(status),
+        Failure::Answer(AnswerError::Refused { .. }) => false,
+    }
 }
 
 /// Judges a failure. Only `invalid_grant`, a code the preset calls permanent,
@@ -175,6 +195,12 @@ pub fn renewed(
         if new.id_token.is_none() {
             new.id_token = slot.id_token.take();
         }
+        new_facts.refresh_token_end_is_fixed = old_facts.as_ref().is_some_and(|old| {
+            let ends = new_facts
+                .refresh_token_expires_at
+                .zip(old.refresh_token_expires_at);
+            ends.is_some_and(|(new, old)| new <= old.plus(SAME_END))
+        });
         *slot = new;
         if let Some(old) = old_facts {
             *old = new_facts;

@@ -3,6 +3,7 @@
 
 use crate::needs::{Tools, implications_of};
 use crate::preset::{Call, GrantFacts, Preset, PresetFault, Verdict};
+use crate::scope::ScopeSet;
 
 /// Asks a preset as [`crate::decide`] does: its table of tools first, then
 /// `evaluate`. What operators and policies say is left out: it is the same for
@@ -20,7 +21,8 @@ pub fn rehearse(
     if let (Some(tool), true) = (call.name, connected && call.method == "tools/call") {
         let description = preset.description();
         let implications = implications_of(description);
-        let missing = Tools::of(description).missing(tool, grant.scopes, &implications);
+        let missing =
+            Tools::of(description).missing(tool, grant.scopes, &ScopeSet::default(), &implications);
         if !missing.is_empty() {
             return Ok(Verdict::NeedScopes(
                 missing.iter().map(ToString::to_string).collect(),

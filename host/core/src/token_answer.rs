@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::connection::TokenFacts;
 use crate::preset::{AnswerShape, Check, Description, Expiry, Pointer, Source, TokenShape};
 use crate::request::scope_parameters;
-use crate::scope::{Scope, ScopeSet};
+use crate::scope::{Implications, Scope, ScopeSet};
 use crate::secret::{Sealed, Secret};
 use crate::template::scalar_text;
 use crate::time::Timestamp;
@@ -127,6 +127,8 @@ pub fn read(answer: &Answer, reading: &Reading<'_>) -> Result<Granted, AnswerErr
             refresh_token_present: refresh.is_some(),
             refresh_token_expires_at: refresh
                 .and_then(|token| ends(&tree, &shape.refresh_expires, token, reading.now)),
+            refresh_token_end_is_fixed: false,
+            renewal_lost_at: None,
         });
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
         tokens.credentials.push(CredentialTokens {
@@ -304,6 +306,16 @@ impl Description {
             .iter()
             .chain(&self.refresh.transient_errors);
         advice.chain(refresh).map(String::as_str).collect()
+    }
+
+    /// Which scope includes which.
+    #[must_use]
+    pub fn implications(&self) -> Implications {
+        let mut implications = Implications::default();
+        for scope in &self.scopes {
+            implications.add(&scope.name, scope.prefix, &scope.implies);
+        }
+        implications
     }
 
     /// The sentence for a person, if the preset has one for this code.

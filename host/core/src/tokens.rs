@@ -79,6 +79,15 @@ impl TokenSet {
         Secret::new(out)
     }
 
+    /// The tokens of a connection as a secret of their own, for a record that
+    /// outlives the connection until they are revoked.
+    ///
+    /// # Errors
+    /// [`TokensUnreadable`] if they cannot be opened.
+    pub fn copied(sealed: &Sealed) -> Result<Secret, TokensUnreadable> {
+        Self::open(sealed).map(Self::into_secret)
+    }
+
     /// Reads what the vault holds. Only this crate can: see
     /// [`crate::inject::Plan::fill`] and [`crate::request`].
     pub(crate) fn open(sealed: &Sealed) -> Result<Self, TokensUnreadable> {

@@ -231,6 +231,8 @@ fn connection(scopes: &str) -> Connection {
         expires_at: None,
         refresh_token_present: true,
         refresh_token_expires_at: None,
+        refresh_token_end_is_fixed: false,
+        renewal_lost_at: None,
     };
     Connection {
         id: ConnectionId::parse("c1").unwrap(),
@@ -255,6 +257,8 @@ fn connection(scopes: &str) -> Connection {
         updated_at: NOW,
         consented_at: None,
         last_used_at: None,
+        warned_of: None,
+        withheld: ScopeSet::default(),
     }
 }
 
@@ -574,6 +578,59 @@ fn scopes_are_asked_for_only_where_nothing_granted_implies_them() {
         ..case()
     };
     assert_eq!(verdict.refused().word(), "scope_upgrade_required");
+}
+
+#[test]
+fn what_was_asked_for_and_not_granted_is_said_and_not_asked_for_again() {
+    let withheld = |granted: &str, withheld: &str| Connection {
+        withheld: ScopeSet::split(withheld, &[]),
+        ..connection(granted)
+    };
+    let server_wants = |scopes: &str, connection| {
+        let mut case = case();
+        case.server.auth.required_scopes = ScopeSet::split(scopes, &[]);
+        case.connection = Some(connection);
+        case
+    };
+    let tool = |connection| Case {
+        tool: "read_alerts",
+        connection: Some(connection),
+        ..case()
+    };
+    let verdict = |connection| Case {
+        verdict: Ok(Verdict::NeedScopes(vec!["write".into()])),
+        connection: Some(connection),
+        ..case()
+    };
+    let asked_first = "scope_upgrade_required";
+    let cases = [
+        (
+            server_wants("read write", withheld("read", "")),
+            asked_first,
+        ),
+        (
+            server_wants("read write", withheld("read", "write")),
+            "denied",
+        ),
+        (
+            server_wants("read write", withheld("read", "admin")),
+            asked_first,
+        ),
+        (verdict(withheld("read", "write")), "denied"),
+        (verdict(withheld("read", "admin")), asked_first),
+        // One of two alternatives was refused: the other one is asked for.
+        (tool(withheld("read", "security_events")), asked_first),
+    ];
+    for (case, expected) in cases {
+        let refused = case.refused();
+        assert_eq!(refused.word(), expected, "{refused}");
+        if expected == "denied" {
+            assert_eq!(refused.denial(), Some("scopes_not_granted"));
+            let said = refused.to_string();
+            assert!(said.contains("was asked for write"), "{said}");
+            assert!(said.contains("Connections page"), "{said}");
+        }
+    }
 }
 
 #[test]

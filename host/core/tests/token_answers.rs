@@ -544,6 +544,8 @@ fn facts(expires: Option<i64>, refresh_token: bool) -> TokenFacts {
         expires_at: expires.map(Timestamp::from_secs),
         refresh_token_present: refresh_token,
         refresh_token_expires_at: None,
+        refresh_token_end_is_fixed: false,
+        renewal_lost_at: None,
     }
 }
 
@@ -638,6 +640,8 @@ fn a_grant_that_ended_says_why() {
     );
     let ended = TokenFacts {
         refresh_token_expires_at: Some(NOW),
+        refresh_token_end_is_fixed: false,
+        renewal_lost_at: None,
         ..facts(None, true)
     };
     assert_eq!(judge(&ended, None), Meaning::Final(ReauthReason::Expired));
@@ -657,6 +661,8 @@ fn a_token_is_renewed_only_when_it_is_due_and_can_be() {
         (
             TokenFacts {
                 refresh_token_expires_at: Some(at(10)),
+                refresh_token_end_is_fixed: false,
+                renewal_lost_at: None,
                 ..hour(true)
             },
             at(3600),

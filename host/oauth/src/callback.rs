@@ -307,7 +307,13 @@ impl Oauth {
             let request = token_request(&asking, &exchange)?;
             let answer = self.sender.send(request, provider.request_timeout).await;
             let answer = answer.map_err(|e| Stop::unsent(&e))?;
-            let granted = self.read_tokens(&party, &answer, &flow.asked, &asking);
+            let granted = self.read_tokens(
+                &party,
+                &answer,
+                // If the answer does not say: the provider adds to what it gave.
+                &flow.asked.union(&flow.held),
+                &asking,
+            );
             if let Err(Stop::Refused { code, .. }) = &granted
                 && matches!(code.as_str(), "invalid_client" | "unauthorized_client")
             {

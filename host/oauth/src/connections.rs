@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign_core::connection::{Connection, ConnectionKey, ReauthReason, State};
 use countersign_core::names::{ProviderName, UserName};
 use countersign_core::ports::{
-    Expect, Kind, Record, RecordKey, Reread, Revision, StoreError, Version, parse, put,
+    Expect, Kind, Record, RecordKey, Reread, Revision, StoreError, Version, Write, parse, put,
 };
 
 use crate::service::{Held, Oauth};
@@ -206,22 +206,39 @@ impl Oauth {
         applies: impl Fn(&Connection) -> bool,
         state: State,
     ) -> Result<(), StoreError> {
+        // What has ended has no appointment.
+        let change = |c: &mut Connection| c.state = state;
+        self.change(key, applies, change, |c| self.appointment_at(c, None))
+            .await
+            .map(drop)
+    }
+
+    /// Changes the facts of a connection for which this holds; says whether it
+    /// did. The appointment goes with it.
+    pub(crate) async fn change(
+        &self,
+        key: &ConnectionKey,
+        applies: impl Fn(&Connection) -> bool,
+        change: impl Fn(&mut Connection),
+        appointment: impl Fn(&Connection) -> Result<Write, StoreError>,
+    ) -> Result<bool, StoreError> {
         for _ in 0..ATTEMPTS {
             let Some(held) = self.load(key).await? else {
-                return Ok(());
+                return Ok(false);
             };
             if !applies(&held.connection) {
-                return Ok(());
+                return Ok(false);
             }
-            let changed = Connection {
-                state,
-                updated_at: self.world.clock.now(),
-                ..Connection::clone(&held.connection)
-            };
-            let write = put(record_key(key), Expect::At(held.revision), &changed)?;
-            match self.world.records.write(vec![write]).await {
+            let mut changed = Connection::clone(&held.connection);
+            change(&mut changed);
+            changed.updated_at = self.world.clock.now();
+            let writes = vec![
+                put(record_key(key), Expect::At(held.revision), &changed)?,
+                appointment(&changed)?,
+            ];
+            match self.world.records.write(writes).await {
                 Err(StoreError::Conflict) => {}
-                done => return done.map(drop),
+                done => return done.map(|_| true),
             }
         }
         Err(StoreError::Conflict)
@@ -236,12 +253,18 @@ impl Oauth {
         let Some(held) = self.load(key).await? else {
             return Ok(());
         };
+        let now = self.world.clock.now();
+        let was_idle = now.since(held.connection.used_at()) > self.care.active;
         let used = Connection {
-            last_used_at: Some(self.world.clock.now()),
+            last_used_at: Some(now),
             ..Connection::clone(&held.connection)
         };
-        let write = put(record_key(key), Expect::At(held.revision), &used)?;
-        match self.world.records.write(vec![write]).await {
+        let mut writes = vec![put(record_key(key), Expect::At(held.revision), &used)?];
+        if was_idle {
+            // From now on it is kept fresh again.
+            writes.push(self.appointment_at(&used, Some(now))?);
+        }
+        match self.world.records.write(writes).await {
             Ok(_) | Err(StoreError::Conflict) => Ok(()),
             Err(error) => Err(error),
         }

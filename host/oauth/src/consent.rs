@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_core::connection::ConnectionKey;
+use countersign_core::connection::{ConnectionKey, State};
 use countersign_core::names::{Digest, ProviderName, ServerName, TeamName, UserName};
 use countersign_core::ports::{
     Change, Expect, Kind, RecordKey, SecretChange, StoreError, Write, random_token,
@@ -143,6 +143,9 @@ pub(crate) struct Flow {
     pub(crate) redirect_uri: String,
     pub(crate) bare_callback: bool,
     pub(crate) asked: ScopeSet,
+    /// What is granted already and not asked for again.
+    #[serde(default)]
+    pub(crate) held: ScopeSet,
     pub(crate) return_to: ReturnTo,
     #[serde(default)]
     pub(crate) asked_by: AskedBy,
@@ -194,12 +197,18 @@ impl Oauth {
             provider: provider.name.clone(),
             resource: begin.resource.clone(),
         };
-        let granted = self
-            .load(&key)
-            .await?
-            .map(|held| held.connection.scopes())
-            .unwrap_or_default();
-        let asked = scopes_to_ask(&begin.scopes, provider, description, &granted);
+        let existing = self.load(&key).await?.map(|held| held.connection);
+        let granted = existing.as_ref().map(|c| c.scopes()).unwrap_or_default();
+        // What has ended is no ground to build on.
+        let stands = existing.is_some_and(|c| c.state == State::Connected);
+        let mut asked = wanted_scopes(&begin.scopes, provider, description);
+        let mut held = ScopeSet::default();
+        let missing = description.implications().missing(&granted, &asked);
+        if stands && !authorization.incremental_parameters.is_empty() && !missing.is_empty() {
+            (asked, held) = (missing, granted.clone());
+        } else {
+            asked = with_granted(&asked, description, &granted);
+        }
         let values = Values::resolve(description, &provider.settings, &[])?;
         let asking = Asking {
             provider,
@@ -231,6 +240,7 @@ impl Oauth {
             course: Some(provider.course()),
             expires_at: self.world.clock.now().plus(FLOW_LIFETIME),
             asked,
+            held,
             user: begin.user,
             team: begin.team,
             session: begin.session,
@@ -279,22 +289,34 @@ impl Oauth {
     }
 }
 
-/// What is needed, what the record says, or else the preset's default; and what
-/// was granted before, so that a new token does not lose it.
+/// What is wanted, and what was granted before.
 pub(crate) fn scopes_to_ask(
     wanted: &ScopeSet,
     provider: &Provider,
     description: &Description,
     granted: &ScopeSet,
 ) -> ScopeSet {
-    let mut asked = wanted.union(&provider.scopes);
-    if asked.is_empty() {
-        asked = description
-            .default_scopes
-            .iter()
-            .filter_map(|s| Scope::parse(s).ok())
-            .collect();
+    with_granted(
+        &wanted_scopes(wanted, provider, description),
+        description,
+        granted,
+    )
+}
+
+/// What is needed and what the record says, or else the preset's default.
+fn wanted_scopes(wanted: &ScopeSet, provider: &Provider, description: &Description) -> ScopeSet {
+    let asked = wanted.union(&provider.scopes);
+    if !asked.is_empty() {
+        return asked;
     }
+    let default = description.default_scopes.iter();
+    default.filter_map(|s| Scope::parse(s).ok()).collect()
+}
+
+/// And what was granted before: most providers' new token has just what was
+/// asked for. Where the preset says how to ask for more (`incremental`), only
+/// what is missing is asked for instead.
+fn with_granted(asked: &ScopeSet, description: &Description, granted: &ScopeSet) -> ScopeSet {
     // A provider may report scopes that cannot be asked for: only known ones.
     let known = |scope: &&Scope| {
         description.scopes.is_empty()

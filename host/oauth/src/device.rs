@@ -160,6 +160,7 @@ impl Oauth {
             course: Some(provider.course()),
             expires_at: self.world.clock.now(),
             asked: ScopeSet::default(),
+            held: ScopeSet::default(),
             user: begin.user,
             team: begin.team,
             session: begin.session,
@@ -518,6 +519,8 @@ impl Oauth {
             updated_at: now,
             consented_at: None,
             last_used_at: None,
+            warned_of: None,
+            withheld: ScopeSet::default(),
         })
     }
 }

@@ -212,12 +212,14 @@ impl Guard {
         let response = request.send().await.map_err(|e| send_error(&e))?;
         let status = response.status().as_u16();
         let content_type = response.headers().get("content-type").cloned();
+        let retry_after = response.headers().get("retry-after").cloned();
         let body = read_capped(response, ANSWER_LIMIT).await?;
-        Ok(Answer::new(
-            status,
-            content_type.as_ref().and_then(|v| v.to_str().ok()),
-            body,
-        ))
+        let text = |value: &Option<http::HeaderValue>| {
+            let text = value.as_ref().and_then(|v| v.to_str().ok());
+            text.map(str::to_owned)
+        };
+        let answer = Answer::new(status, text(&content_type).as_deref(), body);
+        Ok(answer.telling_to_wait(text(&retry_after).as_deref()))
     }
 }
 

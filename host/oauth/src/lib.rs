@@ -16,13 +16,16 @@ pub mod connections;
 pub mod consent;
 pub mod device;
 pub mod discovery;
+mod health;
 pub mod http;
 pub mod links;
+pub mod observe;
 pub mod obtain;
 pub mod refresh;
 pub mod revoke;
 mod service;
 pub mod signers;
+pub mod upkeep;
 mod waiters;
 
 pub use service::{ClientKeeper, Held, Oauth, Party};

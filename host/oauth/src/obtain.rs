@@ -364,6 +364,8 @@ impl Oauth {
             updated_at: row.updated_at,
             consented_at: None,
             last_used_at: None,
+            warned_of: None,
+            withheld: ScopeSet::default(),
         };
         Ok(Some(Held {
             connection: Arc::new(connection),

@@ -16,6 +16,7 @@ use countersign_core::refresh::{Need, need};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::observe::Occasion;
 use crate::service::{Held, Oauth, Party, lock};
 
 pub(crate) mod lease;
@@ -49,9 +50,11 @@ pub(crate) struct Errand {
     pub(crate) key: ConnectionKey,
     pub(crate) party: Party,
     pub(crate) credential: String,
-    /// The facts of a token that an upstream refused: renew unless it was
-    /// renewed since.
-    pub(crate) refused: Option<TokenFacts>,
+    /// Why.
+    pub(crate) occasion: Occasion,
+    /// The facts of a token that an upstream refused, or that is renewed ahead
+    /// of time: renew unless it was renewed since.
+    pub(crate) since: Option<TokenFacts>,
 }
 
 impl Errand {
@@ -90,20 +93,25 @@ impl Errand {
         let facts = facts.ok_or_else(|| self.ended(ReauthReason::Expired))?;
         let refresh = &self.party.preset.description().refresh;
         let now = oauth.world.clock.now();
-        let found = need(facts, refresh, now);
-        match &self.refused {
-            Some(refused) if refused.issued_at == facts.issued_at => {
+        match &self.since {
+            Some(since) if since.issued_at == facts.issued_at => {
                 // As if it had ended.
                 let ended = TokenFacts {
                     expires_at: Some(now),
                     ..facts.clone()
                 };
-                match need(&ended, refresh, now) {
+                return match need(&ended, refresh, now) {
                     Need::Now => Ok(Need::Now),
+                    // It is good yet; its end will be its own.
+                    _ if self.occasion == Occasion::Background => Ok(Need::Fresh),
                     _ => Err(self.ended(ReauthReason::UpstreamUnauthorized)),
-                }
+                };
             }
-            _ => Ok(found),
+            _ => {}
+        }
+        match need(facts, refresh, now) {
+            Need::Hopeless => Err(self.ended(facts.why_ended())),
+            found => Ok(found),
         }
     }
 }
@@ -129,7 +137,15 @@ impl Oauth {
             (State::Connected, Some(facts)) => need(facts, refresh, now),
             _ => Need::Now,
         };
-        if state == Need::Fresh {
+        // Where a renewal ends the old token, it is not used once one is under
+        // way.
+        let is_being_replaced = || {
+            let credential = held.connection.credential(credential);
+            let flight = credential.map(|c| (held.connection.id.clone(), c.credential.clone()));
+            refresh.ends_access_token
+                && flight.is_some_and(|f| lock(&self.flights).contains_key(&f))
+        };
+        if state == Need::Fresh && !is_being_replaced() {
             return Ok(held);
         }
         // Seldom, and large: not in the future of every call.
@@ -143,11 +159,10 @@ impl Oauth {
         credential: Option<&str>,
     ) -> Result<Held, FreshError> {
         let now = self.world.clock.now();
-        let errand = errand(&held, party, credential, None)?;
+        let errand = errand(&held, party, credential, Occasion::Call)?;
         let may_wait = match errand.need(&held, self)? {
-            Need::Fresh => return Ok(held),
+            Need::Fresh | Need::Soon => true,
             Need::Hopeless => return Err(errand.ended(ReauthReason::Expired)),
-            Need::Soon => true,
             Need::Now => false,
         };
         let id = held.connection.id.clone();
@@ -200,8 +215,7 @@ impl Oauth {
         party: &Party,
         credential: Option<&str>,
     ) -> Result<Held, FreshError> {
-        let refused = held.connection.credential(credential).cloned();
-        let errand = errand(&held, party, credential, refused)?;
+        let errand = errand(&held, party, credential, Occasion::Refused)?;
         let current = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
         if current.connection.generation != held.connection.generation
             || errand.need(&current, self)? == Need::Fresh
@@ -213,8 +227,7 @@ impl Oauth {
         // A renewal under way is joined; it is not a second one.
         // Nor is one that was due anyway: the token has ended on its way.
         let ended = |facts: &TokenFacts| facts.has_lapsed(now);
-        if !lock(&self.flights).contains_key(&flight) && !errand.refused.as_ref().is_some_and(ended)
-        {
+        if !lock(&self.flights).contains_key(&flight) && !errand.since.as_ref().is_some_and(ended) {
             let mut forced = lock(&self.forced);
             forced.retain(|_, at| now.since(*at) < FORCE_WINDOW);
             if forced.insert(id.clone(), now).is_some() {
@@ -236,7 +249,11 @@ impl Oauth {
 
     /// Joins the renewal under way for this connection, or starts it. It runs
     /// as a task of its own: a caller who goes away does not stop it.
-    async fn fly(self: &Arc<Self>, id: &FlightKey, errand: Errand) -> Result<(), FreshError> {
+    pub(crate) async fn fly(
+        self: &Arc<Self>,
+        id: &FlightKey,
+        errand: Errand,
+    ) -> Result<(), FreshError> {
         let flight = {
             let mut flights = lock(&self.flights);
             match flights.get(id) {
@@ -274,17 +291,18 @@ impl Oauth {
     }
 }
 
-fn errand(
+pub(crate) fn errand(
     held: &Held,
     party: &Party,
     credential: Option<&str>,
-    refused: Option<TokenFacts>,
+    occasion: Occasion,
 ) -> Result<Errand, FreshError> {
     let mut errand = Errand {
         key: held.connection.key(),
         party: party.clone(),
         credential: String::new(),
-        refused,
+        occasion,
+        since: None,
     };
     let facts = held.connection.credential(credential);
     let facts = facts.ok_or_else(|| match held.connection.state {
@@ -293,5 +311,6 @@ fn errand(
         State::Connected => errand.ended(ReauthReason::Expired),
     })?;
     errand.credential.clone_from(&facts.credential);
+    errand.since = (occasion != Occasion::Call).then(|| facts.clone());
     Ok(errand)
 }

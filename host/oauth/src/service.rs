@@ -13,11 +13,15 @@ use countersign_core::request::{Asking, BoundSecret, ClientKey, Sender};
 use countersign_core::secret::Sealed;
 use countersign_core::template::Values;
 use countersign_core::time::Timestamp;
+use countersign_core::upkeep::Care;
 use url::Url;
 
 use crate::connections::Remembered;
+use crate::health::Health;
+use crate::observe::{Nobody, Observer};
 use crate::obtain::Obtaining;
 use crate::refresh::{Flight, FlightKey};
+use crate::upkeep::BusyWith;
 use crate::waiters::Waiters;
 
 /// A provider and the preset version in force for it.
@@ -64,12 +68,33 @@ pub struct Oauth {
     pub(crate) forced: Mutex<HashMap<ConnectionId, Timestamp>>,
     /// Tokens obtained without a consent.
     pub(crate) obtaining: Mutex<Obtaining>,
+    /// How well connections are looked after.
+    pub(crate) care: Care,
+    /// How providers have been doing.
+    pub(crate) health: Health,
+    /// Providers that background work is under way for.
+    pub(crate) busy: BusyWith,
+    /// Counts.
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 impl Oauth {
     /// Puts the service together. `public_url` is Countersign's own.
     #[must_use]
     pub fn new(world: World, sender: Arc<dyn Sender>, public_url: Url) -> Arc<Self> {
+        Self::caring(world, sender, public_url, Care::default(), Arc::new(Nobody))
+    }
+
+    /// [`Self::new`], with the operator's word on how connections are looked
+    /// after, and with somebody who counts.
+    #[must_use]
+    pub fn caring(
+        world: World,
+        sender: Arc<dyn Sender>,
+        public_url: Url,
+        care: Care,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
         let own = random_token::<8>(&*world.random);
         let holder = format!("{}/{own}", world.records.process());
         Arc::new(Self {
@@ -84,6 +109,10 @@ impl Oauth {
             resting: Mutex::default(),
             forced: Mutex::default(),
             obtaining: Mutex::default(),
+            health: Health::new(care.concurrency),
+            care,
+            busy: BusyWith::default(),
+            observer,
         })
     }
 
@@ -98,6 +127,12 @@ impl Oauth {
         if let Some(keeper) = self.keeper.get() {
             keeper.rejected(provider);
         }
+    }
+
+    /// How well connections are looked after.
+    #[must_use]
+    pub fn care(&self) -> &Care {
+        &self.care
     }
 
     /// The redirect URI to register at a provider: CONTRACT's `callback_url`.

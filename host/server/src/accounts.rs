@@ -56,9 +56,8 @@ impl ConnectionKeeper {
         for connection in self.oauth.list(user).await? {
             if team.is_none_or(|t| *t == connection.team) {
                 let party = self.registry.party(&connection.provider);
-                self.oauth
-                    .disconnect(&connection.key(), party.as_ref())
-                    .await?;
+                // Nobody waits for so many providers: they are asked afterwards.
+                self.oauth.retire(&connection.key(), party.as_ref()).await?;
             }
         }
         Ok(())

@@ -262,7 +262,8 @@ pub(crate) async fn pass(
         }
         (outcome, ..) => outcome,
     };
-    let answer = settle(&attachment, outcome, trace)?;
+    let connection = held.as_ref().map(|h| &*h.connection);
+    let answer = settle(&attachment, connection, outcome, trace)?;
     let (connection, tokens) = match held {
         Some(held) => (Some(held.connection), held.sealed),
         None => (None, None),
@@ -547,6 +548,7 @@ fn is_guest(app: &App, attachment: &Attachment) -> bool {
 /// challenge goes no further.
 fn settle(
     attachment: &Attachment,
+    connection: Option<&Connection>,
     outcome: Outcome,
     trace: &mut Trace,
 ) -> Result<Answer, CallError> {
@@ -568,7 +570,7 @@ fn settle(
         }
         Outcome::Forbidden(challenge) => {
             trace.decided_by("upstream");
-            Err(forbidden::by_upstream(attachment, &challenge))
+            Err(forbidden::by_upstream(attachment, connection, &challenge))
         }
     }
 }

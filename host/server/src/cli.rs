@@ -131,7 +131,7 @@ enum Verb {
     /// API tokens
     #[command(subcommand)]
     Token(tokens::Verb),
-    /// Connect one of your accounts: prints the URL to open
+    /// Connect one of your accounts: prints the URL to open, and waits
     Connect(connections::ConnectArgs),
     /// Your connections to providers
     #[command(subcommand)]

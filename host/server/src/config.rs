@@ -9,12 +9,14 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use countersign_core::upkeep::Care;
 use serde::Deserialize;
 
 mod identity;
 mod keys;
 mod network;
 mod presets;
+mod refresh;
 mod server;
 mod store;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub network: Network,
     /// `[presets]`
     pub presets: Presets,
+    /// `[refresh]`
+    pub refresh: Care,
 }
 
 /// Why the configuration was refused.
@@ -108,6 +112,8 @@ struct ConfigRaw {
     network: network::NetworkRaw,
     #[serde(default)]
     presets: presets::PresetsRaw,
+    #[serde(default)]
+    refresh: refresh::RefreshRaw,
 }
 
 impl Config {
@@ -152,6 +158,7 @@ impl Config {
                 identity: Identity::try_from(raw.identity)?,
                 network: Network::try_from(raw.network)?,
                 presets: Presets::try_from(raw.presets)?,
+                refresh: refresh::checked(&raw.refresh)?,
                 server,
             })
         };
@@ -252,6 +259,22 @@ signatures = "off"
         assert_eq!(config.server.public_url.as_str(), "http://127.0.0.1:8700/");
         assert!(config.network.allow_private_upstreams.is_empty());
         assert_eq!(config.presets.signatures, Signatures::Require);
+        assert_eq!(config.refresh, Care::default());
+    }
+
+    #[test]
+    fn how_well_connections_are_looked_after_is_read() {
+        let section = "[refresh]\nbackground = false\nactive = \"1d\"\nkeep_alive = \"30d\"\nwarning = \"12h\"\nconcurrency = 2\n";
+        let config = parse(&format!("{GOOD}{section}")).unwrap();
+        let hours = |n: u64| std::time::Duration::from_secs(n * 3600);
+        let expected = Care {
+            background: false,
+            active: hours(24),
+            keep_alive: hours(720),
+            warning: hours(12),
+            concurrency: 2,
+        };
+        assert_eq!(config.refresh, expected);
     }
 
     #[test]
@@ -388,6 +411,21 @@ signatures = "off"
                 "a bad preset's pin",
                 "\"off\"",
                 "\"off\"\npin = { Github = \"sha256:00\" }",
+            ),
+            (
+                "no duration",
+                "[presets]",
+                "[refresh]\nactive = \"a week\"\n[presets]",
+            ),
+            (
+                "kept alive for less than fresh",
+                "[presets]",
+                "[refresh]\nkeep_alive = \"1d\"\n[presets]",
+            ),
+            (
+                "nobody renews",
+                "[presets]",
+                "[refresh]\nconcurrency = 0\n[presets]",
             ),
             (
                 "a key twice",

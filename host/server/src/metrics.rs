@@ -3,6 +3,10 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
+
+use countersign_core::names::ProviderName;
+use countersign_oauth::observe::{Observer, Occasion};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -17,9 +21,34 @@ struct CallLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RenewalLabels {
+    provider: String,
+    occasion: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProviderLabels {
+    provider: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RevocationLabels {
+    provider: String,
+    outcome: &'static str,
+}
+
 /// What is counted.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    renewals: Family<RenewalLabels, Counter>,
+    renewal_seconds: Histogram,
+    revocations: Family<RevocationLabels, Counter>,
+    warnings: Family<ProviderLabels, Counter>,
+    due: Gauge,
+    resting: Gauge,
+    swept: Counter,
     calls: Family<CallLabels, Counter>,
     seconds: Histogram,
     ready: Gauge,
@@ -54,7 +83,53 @@ impl Default for Metrics {
             "Audit events that a full queue refused since start",
             audit_dropped.clone(),
         );
+        let (renewals, revocations, warnings) =
+            (Family::default(), Family::default(), Family::default());
+        let renewal_seconds = Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        let (due, resting, swept) = (Gauge::default(), Gauge::default(), Counter::default());
+        registry.register(
+            "token_renewals",
+            "Renewals of tokens, by provider, occasion (call, refused, background) and outcome",
+            Family::clone(&renewals),
+        );
+        registry.register(
+            "token_renewal_seconds",
+            "Time that renewals took",
+            renewal_seconds.clone(),
+        );
+        registry.register(
+            "revocations",
+            "Revocations at providers, by outcome (done, later, failed, given_up, not_possible)",
+            Family::clone(&revocations),
+        );
+        registry.register(
+            "connections_ending",
+            "Users warned that a connection ends and cannot be prolonged",
+            Family::clone(&warnings),
+        );
+        registry.register(
+            "upkeep_due",
+            "Connections and revocations that were due in the last round",
+            due.clone(),
+        );
+        registry.register(
+            "providers_resting",
+            "Providers that are left alone because they fail",
+            resting.clone(),
+        );
+        registry.register(
+            "swept",
+            "Expired records removed: consents, links, codes, tokens, sessions, leases",
+            swept.clone(),
+        );
         Self {
+            renewals,
+            renewal_seconds,
+            revocations,
+            warnings,
+            due,
+            resting,
+            swept,
             registry: Mutex::new(registry),
             calls,
             seconds,
@@ -77,6 +152,11 @@ impl Metrics {
         self.seconds.observe(micros as f64 / 1e6);
     }
 
+    /// Counts expired records that were removed.
+    pub(crate) fn swept(&self, records: usize) {
+        self.swept.inc_by(records as u64);
+    }
+
     /// The exposition text.
     #[must_use]
     pub fn text(&self, ready: bool, audit_dropped: u64) -> String {
@@ -88,6 +168,46 @@ impl Metrics {
         // Writing into a string does not fail.
         let _ = encode(&mut out, &registry);
         out
+    }
+}
+
+fn gauge(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+impl Observer for Metrics {
+    fn renewal(
+        &self,
+        provider: &ProviderName,
+        occasion: Occasion,
+        outcome: &'static str,
+        took: Duration,
+    ) {
+        let labels = RenewalLabels {
+            provider: provider.to_string(),
+            occasion: occasion.word(),
+            outcome,
+        };
+        self.renewals.get_or_create(&labels).inc();
+        self.renewal_seconds.observe(took.as_secs_f64());
+    }
+
+    fn revocation(&self, provider: &ProviderName, outcome: &'static str) {
+        let provider = provider.to_string();
+        let labels = RevocationLabels { provider, outcome };
+        self.revocations.get_or_create(&labels).inc();
+    }
+
+    fn warned(&self, provider: &ProviderName) {
+        let provider = provider.to_string();
+        self.warnings
+            .get_or_create(&ProviderLabels { provider })
+            .inc();
+    }
+
+    fn round(&self, due: usize, resting: usize) {
+        self.due.set(gauge(due));
+        self.resting.set(gauge(resting));
     }
 }
 

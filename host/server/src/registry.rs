@@ -51,6 +51,7 @@ pub use presets::{
     PresetView, Rules, WaitingView,
 };
 pub use provider::ProviderInput;
+pub use providers::Usage;
 pub use refusal::Refusal;
 pub use registered::GivenSecret;
 pub(crate) use server::is_vendors_own;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::names::ProviderName;
+use countersign_oauth::upkeep::Parties;
 use countersign_presets::CatalogEvent;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +21,10 @@ use crate::wiring::{App, StartError};
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often what has expired is swept away, and what was counted is told.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often is looked for connections to be renewed, and how often while there
+/// are more than are begun at once.
+const UPKEEP: Duration = Duration::from_secs(2);
+const UPKEEP_BUSY: Duration = Duration::from_millis(250);
 /// How often the folder of policy components is looked at.
 const POLICIES: Duration = Duration::from_secs(2);
 /// How long a client may take to send a request's headers.
@@ -61,6 +67,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let replicas = tokio::spawn(crate::replicas::follow(Arc::clone(&app)));
     let trust = tokio::spawn(crate::trust::follow(Arc::clone(&app), reload));
     let keys = tokio::spawn(Arc::clone(&app.sealing).follow());
+    let upkeep = tokio::spawn(look_after_connections(Arc::clone(&app)));
     accept(&app, listener, stop).await?;
     keys.abort();
     housekeeping.abort();
@@ -70,6 +77,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     policies.abort();
     replicas.abort();
     trust.abort();
+    upkeep.abort();
     app.recorder
         .flush(app.world.records.as_ref(), app.world.clock.now())
         .await;
@@ -159,9 +167,35 @@ async fn keep_house(app: Arc<App>) {
         }
         match app.world.records.sweep(app.world.clock.now()).await {
             Ok(0) => {}
-            Ok(swept) => tracing::debug!(swept, "expired records removed"),
+            Ok(swept) => {
+                app.metrics.swept(swept);
+                tracing::debug!(swept, "expired records removed");
+            }
             Err(error) => tracing::warn!(%error, "expired records could not be removed"),
         }
+    }
+}
+
+/// Renews, warns and revokes what is due. One look at the index when nothing is.
+async fn look_after_connections(app: Arc<App>) {
+    match app.oauth.make_appointments().await {
+        Ok(0) => {}
+        Ok(made) => tracing::info!(made, "connections of an earlier version are looked after"),
+        Err(error) => tracing::warn!(%error, "some connections are not looked after yet"),
+    }
+    let registry = Arc::clone(&app.registry);
+    let parties: Arc<dyn Parties> =
+        Arc::new(move |provider: &ProviderName| registry.party(provider));
+    loop {
+        let pause = match app.oauth.begin_round(&parties).await {
+            Ok(round) if round.is_full => UPKEEP_BUSY,
+            Ok(_) => UPKEEP,
+            Err(error) => {
+                tracing::warn!(%error, "background work could not be looked for");
+                UPKEEP
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

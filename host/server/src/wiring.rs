@@ -85,7 +85,7 @@ pub struct App {
     /// Names for calls.
     pub(crate) calls: crate::call::ids::CallIds,
     /// What is counted.
-    pub metrics: crate::metrics::Metrics,
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// Faults of presets, on their way to the catalog.
     pub faults: crate::faults::Faults,
     /// What decisions were made by, where a server records it.
@@ -142,7 +142,14 @@ impl App {
             own: own_urls(&config),
         })
         .map_err(part)?;
-        let oauth = Oauth::new(world.clone(), Arc::new(guard.clone()), public_url.clone());
+        let metrics = Arc::new(crate::metrics::Metrics::default());
+        let oauth = Oauth::caring(
+            world.clone(),
+            Arc::new(guard.clone()),
+            public_url.clone(),
+            config.refresh,
+            metrics.clone(),
+        );
         let discoveries = Discoveries::new(
             Arc::clone(&registry),
             Arc::clone(&oauth),
@@ -201,7 +208,7 @@ impl App {
             noted: std::sync::Mutex::default(),
             strangers: Arc::default(),
             calls: crate::call::ids::CallIds::new(&*world.random),
-            metrics: crate::metrics::Metrics::default(),
+            metrics,
             faults: crate::faults::Faults::default(),
             recorder: Arc::new(crate::replay::Recorder::new(key("recorded decisions")?)),
             limits: Limits::default(),

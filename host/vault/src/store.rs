@@ -149,6 +149,27 @@ impl Changes {
     }
 }
 
+/// Which rows are asked for, by the first byte of their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that begin with this one.
+    Only(u8),
+    /// All others.
+    AllBut(u8),
+}
+
+impl Which {
+    /// Whether rows with this key are meant.
+    #[must_use]
+    pub fn holds(self, key: &[u8]) -> bool {
+        let first = key.first().copied().unwrap_or_default();
+        match self {
+            Self::Only(wanted) => first == wanted,
+            Self::AllBut(unwanted) => first != unwanted,
+        }
+    }
+}
+
 /// A database.
 ///
 /// An implementation answers [`Store::get`] from memory where it can, without
@@ -169,8 +190,14 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'a, Result<Page, StoreError>>;
 
     /// Keys and revisions of up to `limit` rows whose `expires_at` is not after
-    /// `now` (milliseconds since the epoch).
-    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+    /// `now` (milliseconds since the epoch); of those with one first byte the
+    /// soonest come first. Costs what is found, not what is stored.
+    fn expired(
+        &self,
+        which: Which,
+        now: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// Does all of it or nothing; returns when it is durable. Keys of one batch
     /// are distinct.

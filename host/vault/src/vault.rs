@@ -15,7 +15,7 @@ use crate::damage::{self, Damage};
 use crate::error::OpenError;
 use crate::keys::KeyRing;
 use crate::seal::{Broken, Sealer, Unsealed};
-use crate::store::{Changes, Row, Store};
+use crate::store::{Changes, Row, Store, Which};
 
 pub(crate) mod check;
 mod commit;
@@ -225,6 +225,25 @@ impl Shared {
         Ok(found)
     }
 
+    /// Due records, soonest first; damaged ones are left out.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Record>, StoreError> {
+        let which = Which::Only(Kind::Due as u8);
+        let due = self.store.expired(which, now.as_millis(), limit).await?;
+        let mut found = Vec::with_capacity(due.len());
+        for (place, revision) in due {
+            let Some(row) = self.store.get(&place).await? else {
+                continue;
+            };
+            // Another revision has another time.
+            if row.revision == revision
+                && let Ok(unsealed) = self.open_row(&place, &row)
+            {
+                found.push(record(Kind::Due, row.revision, unsealed));
+            }
+        }
+        Ok(found)
+    }
+
     fn is_damaged(&self, place: &[u8]) -> bool {
         let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
         !damaged.is_empty() && damaged.contains_key(place)
@@ -292,7 +311,7 @@ impl Records for Vault {
                 let due = self
                     .shared
                     .store
-                    .expired(now.as_millis(), PAGE + kept)
+                    .expired(Which::AllBut(Kind::Due as u8), now.as_millis(), PAGE + kept)
                     .await?;
                 let removed = self.submit(|done| Job::Sweep { due, done }).await?;
                 swept += removed;
@@ -301,6 +320,10 @@ impl Records for Vault {
                 }
             }
         })
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        Box::pin(self.shared.due(now, limit))
     }
 
     fn is_ready(&self) -> bool {

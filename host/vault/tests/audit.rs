@@ -40,6 +40,9 @@ impl Records for Flaky {
     ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
         self.inner.list(kind, partition)
     }
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.inner.due(now, limit)
+    }
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>> {
         self.inner.sweep(now)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use countersign_core::ports::StoreError;
 use countersign_vault::store::sled::SledStore;
-use countersign_vault::store::{LONGEST_BODY, Op, Row, Store};
+use countersign_vault::store::{LONGEST_BODY, Op, Row, Store, Which};
 use support::on_every_store;
 
 fn row(revision: u64) -> Row {
@@ -184,14 +184,55 @@ async fn what_expired_is_found_and_nothing_else() {
                 .await
                 .unwrap();
         }
-        let due = |now, limit| store.expired(now, limit);
-        assert_eq!(due(2, 9).await.unwrap(), vec![]);
+        let due = async |which, now, limit| {
+            let mut due = store.expired(which, now, limit).await.unwrap();
+            due.sort();
+            due
+        };
+        let all = Which::AllBut(b'x');
+        assert_eq!(due(all, 2, 9).await, vec![]);
         assert_eq!(
-            due(10, 9).await.unwrap(),
+            due(all, 10, 9).await,
             vec![(b"a".to_vec(), 4), (b"d".to_vec(), 4)]
         );
-        assert_eq!(due(i64::MAX, 9).await.unwrap().len(), 3);
-        assert_eq!(due(i64::MAX, 2).await.unwrap().len(), 2);
+        assert_eq!(due(all, i64::MAX, 9).await.len(), 3);
+        assert_eq!(due(all, i64::MAX, 2).await.len(), 2);
+        let but_a = due(Which::AllBut(b'a'), 10, 9).await;
+        assert_eq!(but_a, vec![(b"d".to_vec(), 4)]);
+        let only_a = due(Which::Only(b'a'), 10, 9).await;
+        assert_eq!(only_a, vec![(b"a".to_vec(), 4)]);
+        assert_eq!(due(Which::Only(b'c'), i64::MAX, 9).await, vec![]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_one_first_byte_the_soonest_comes_first_as_it_was_last_put() {
+    on_every_store(|store| async move {
+        let at = |revision, expires_at| Row {
+            expires_at,
+            ..row(revision)
+        };
+        let commit = async |key: &[u8], expect, put| {
+            let key = key.to_vec();
+            store.commit(vec![Op { key, expect, put }]).await.unwrap();
+        };
+        commit(b"q1", None, Some(at(1, Some(-7)))).await;
+        commit(b"q2", None, Some(at(1, Some(5)))).await;
+        commit(b"q3", None, Some(at(1, Some(1)))).await;
+        commit(b"q4", None, Some(at(1, Some(2)))).await;
+        commit(b"q5", None, Some(at(1, None))).await;
+        // Later, sooner, never, gone, and at the same time in a new revision.
+        commit(b"q1", Some(1), Some(at(2, Some(9)))).await;
+        commit(b"q2", Some(1), Some(at(2, Some(5)))).await;
+        commit(b"q3", Some(1), Some(at(2, None))).await;
+        commit(b"q4", Some(1), None).await;
+        commit(b"q5", Some(1), Some(at(2, Some(3)))).await;
+        let due = store.expired(Which::Only(b'q'), 100, 9).await.unwrap();
+        let expected = [&b"q5"[..], b"q2", b"q1"].map(|key| (key.to_vec(), 2));
+        assert_eq!(due, expected);
+        let first = store.expired(Which::Only(b'q'), 5, 1).await.unwrap();
+        assert_eq!(first, expected[..1]);
     })
     .await;
 }

@@ -302,6 +302,48 @@ async fn an_expired_record_is_read_until_it_is_swept() {
 }
 
 #[tokio::test]
+async fn what_falls_due_is_found_soonest_first_and_never_swept() {
+    on_every_store(|store| async move {
+        let vault = open(store.clone()).await.unwrap();
+        let due = |name: &str, at| {
+            set_until(
+                RecordKey::new(Kind::Due, name),
+                Expect::Anything,
+                name,
+                KEEP,
+                Some(Timestamp::from_secs(at)),
+            )
+        };
+        let other = set_until(
+            key("other"),
+            Expect::Absent,
+            "x",
+            KEEP,
+            Some(Timestamp::from_secs(1)),
+        );
+        let batch = vec![due("late", 90), due("second", 20), due("first", 10), other];
+        vault.write(batch).await.unwrap();
+        let names = async |now| {
+            let found = vault.due(Timestamp::from_secs(now), 9).await.unwrap();
+            found.into_iter().map(|r| r.key.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(9).await, Vec::<String>::new());
+        assert_eq!(names(20).await, ["first", "second"]);
+        assert_eq!(vault.sweep(Timestamp::from_secs(100)).await, Ok(1));
+        assert_eq!(names(100).await, ["first", "second", "late"]);
+        vault.write(vec![due("first", 95)]).await.unwrap();
+        assert_eq!(names(100).await, ["second", "late", "first"]);
+        vault.close().await;
+        let again = open(store).await.unwrap();
+        assert_eq!(
+            again.due(Timestamp::from_secs(100), 2).await.unwrap().len(),
+            2
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_record_may_be_eight_kibibytes_and_not_more() {
     on_every_store(|store| async move {
         let vault = open(store).await.unwrap();

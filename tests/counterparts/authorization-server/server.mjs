@@ -87,7 +87,7 @@ const tallies = { token_requests: {}, token_answers: {}, introspections: 0, regi
 const resetTallies = () => {
     Object.assign(tallies, { token_requests: {}, token_answers: {}, introspections: 0, registrations: 0, revocations: [], authorizations: [] });
 };
-const tokenFault = new Fault(['500', 'html', '200-error', 'error', 'drop', 'hang', 'form', 'truncated']);
+const tokenFault = new Fault(['500', 'html', '200-error', 'error', '429', 'drop', 'hang', 'form', 'truncated', 'late', 'twice', 'skew']);
 const grants = new Map();
 
 const count = (table, key) => {
@@ -291,7 +291,7 @@ async function observe(ctx, next) {
         const grantType = params.get('grant_type') ?? 'none';
         count(tallies.token_requests, grantType);
         fault = tokenFault.take((armed) => armed.grant_type === undefined || armed.grant_type === grantType);
-        const processed = fault?.processed ?? ['drop', 'form', 'truncated'].includes(fault?.mode);
+        const processed = fault?.processed ?? ['drop', 'form', 'truncated', 'late', 'twice', 'skew'].includes(fault?.mode);
         if (!processed && fault !== null) {
             await strike(ctx, fault);
             count(tallies.token_answers, `${grantType} ${fault.mode}`);
@@ -352,6 +352,26 @@ async function strike(ctx, fault) {
             ctx.status = 200;
             ctx.body = { error: fault.error ?? 'invalid_grant', error_description: 'said with status 200' };
             break;
+        case '429':
+            ctx.status = 429;
+            ctx.set('retry-after', String(fault.retry_after ?? 2));
+            ctx.body = { error: 'slow_down' };
+            break;
+        case 'late':
+            await new Promise((resolve) => setTimeout(resolve, fault.delay_ms ?? 3000));
+            break;
+        case 'skew':
+            // As of a clock that is ahead: what ends in the past has ended already.
+            ctx.body = { ...ctx.body, expires_in: fault.expires_in ?? -3600 };
+            break;
+        case 'twice': {
+            // The same answer twice on one connection; the second belongs to no request.
+            const whole = JSON.stringify(ctx.body);
+            const head = `HTTP/1.1 ${ctx.status} OK\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(whole)}\r\n\r\n`;
+            ctx.respond = false;
+            ctx.req.socket.write(`${head}${whole}${head}${whole}`, () => setTimeout(() => ctx.req.socket.destroy(), 200));
+            break;
+        }
         case 'form':
             ctx.body = new URLSearchParams(ctx.body).toString();
             ctx.type = 'application/x-www-form-urlencoded';

@@ -350,6 +350,8 @@ pub(super) fn connection(party: &Party, scopes: &ScopeSet) -> Result<Connection,
         expires_at: None,
         refresh_token_present: true,
         refresh_token_expires_at: None,
+        refresh_token_end_is_fixed: false,
+        renewal_lost_at: None,
     });
     Ok(Connection {
         id: ConnectionId::parse("con_kit").map_err(|e| e.to_string())?,
@@ -377,6 +379,8 @@ pub(super) fn connection(party: &Party, scopes: &ScopeSet) -> Result<Connection,
         updated_at: NOW,
         consented_at: None,
         last_used_at: None,
+        warned_of: None,
+        withheld: ScopeSet::default(),
     })
 }
 

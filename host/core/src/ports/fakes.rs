@@ -171,10 +171,25 @@ impl Records for MemoryRecords {
         Box::pin(async move { Ok(found) })
     }
 
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        let rows = self.rows();
+        let is_due = |(key, row): &(&RecordKey, &Row)| {
+            key.kind == Kind::Due && row.expires_at.is_some_and(|t| t <= now)
+        };
+        let mut due: Vec<_> = rows.iter().filter(is_due).collect();
+        due.sort_by_key(|(_, row)| row.expires_at);
+        let found = due
+            .iter()
+            .take(limit)
+            .map(|(key, row)| Self::record(key, row));
+        let found = found.collect();
+        Box::pin(async move { Ok(found) })
+    }
+
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>> {
         let mut rows = self.rows();
         let before = rows.len();
-        rows.retain(|_, row| row.expires_at.is_none_or(|t| t > now));
+        rows.retain(|key, row| key.kind == Kind::Due || row.expires_at.is_none_or(|t| t > now));
         let swept = before - rows.len();
         Box::pin(async move { Ok(swept) })
     }

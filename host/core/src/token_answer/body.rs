@@ -1,16 +1,20 @@
 //! The body of an answer: JSON or a form, zeroized, and masked for hooks.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error_code;
 use crate::preset::Pointer;
+use crate::time::Timestamp;
 
 /// An HTTP answer of a provider. It has no `Debug`.
 pub struct Answer {
     pub(super) status: u16,
     is_form: bool,
     body: Zeroizing<Vec<u8>>,
+    retry_after: Option<String>,
 }
 
 impl Answer {
@@ -27,7 +31,33 @@ impl Answer {
             status,
             is_form,
             body: Zeroizing::new(body),
+            retry_after: None,
         }
+    }
+
+    /// With its `Retry-After` (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn telling_to_wait(self, retry_after: Option<&str>) -> Self {
+        let retry_after = retry_after.filter(|text| text.len() <= 64);
+        Self {
+            retry_after: retry_after.map(str::to_owned),
+            ..self
+        }
+    }
+
+    /// For how long it asks to be left alone; nothing beyond a day.
+    #[must_use]
+    pub fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(86_400);
+        let text = self.retry_after.as_deref()?.trim();
+        let wait = match text.parse::<u64>() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => {
+                let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+                Timestamp::from_millis(date.as_millisecond()).since(now)
+            }
+        };
+        (!wait.is_zero()).then(|| wait.min(LONGEST))
     }
 
     /// The HTTP status.

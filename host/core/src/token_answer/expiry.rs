@@ -19,6 +19,9 @@ pub(super) fn ends(
 ) -> Option<Timestamp> {
     const LONGEST: u64 = 10 * 366 * 86_400;
     let after = |secs: u64| now.plus(Duration::from_secs(secs.min(LONGEST)));
+    // A token that has ended when it is handed out is one of another clock.
+    // Without a known end it is used until it is refused, and then renewed.
+    let ahead = |end: &Timestamp| *end > now;
     for source in sources {
         let found = match source {
             // Zero means "no end" where it occurs (Keycloak's offline tokens).
@@ -28,16 +31,18 @@ pub(super) fn ends(
                 .and_then(number)
                 .filter(|n| *n >= 1.0)
                 .map(|n| after(n as u64)),
-            Expiry::Absolute(pointer, format) => {
-                tree.0.pointer(pointer).and_then(|v| match format {
+            Expiry::Absolute(pointer, format) => tree
+                .0
+                .pointer(pointer)
+                .and_then(|v| match format {
                     TimeFormat::UnixSeconds => number(v).map(|n| Timestamp::from_secs(n as i64)),
                     TimeFormat::UnixMilliseconds => {
                         number(v).map(|n| Timestamp::from_millis(n as i64))
                     }
                     TimeFormat::Rfc3339 => v.as_str().and_then(Timestamp::parse),
                 })
-            }
-            Expiry::JwtClaim => jwt_end(token),
+                .filter(ahead),
+            Expiry::JwtClaim => jwt_end(token).filter(ahead),
             // RFC 7662 introspection is not asked in this version: the token
             // counts as without a known end, and a 401 renews it.
             Expiry::Introspection => None,

@@ -52,6 +52,10 @@ impl Records for Slow {
         })
     }
 
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.inner.due(now, limit)
+    }
+
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>> {
         self.inner.sweep(now)
     }

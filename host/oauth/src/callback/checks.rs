@@ -2,7 +2,7 @@
 
 use countersign_core::preset::{Description, GrantDifference, Source};
 use countersign_core::request::Asking;
-use countersign_core::scope::{Implications, ScopeSet};
+use countersign_core::scope::ScopeSet;
 use countersign_core::secret::Sealed;
 use countersign_core::template::check;
 use countersign_core::token_answer::Granted;
@@ -109,10 +109,7 @@ pub(crate) fn judge_difference(
     asked: &ScopeSet,
     granted: &Granted,
 ) -> Result<ScopeSet, Stop> {
-    let mut implications = Implications::default();
-    for scope in &description.scopes {
-        implications.add(&scope.name, scope.prefix, &scope.implies);
-    }
+    let implications = description.implications();
     let all: ScopeSet = granted
         .facts
         .iter()

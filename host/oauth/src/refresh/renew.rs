@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use countersign_core::audit::{AuditEvent, Outcome};
-use countersign_core::connection::{Connection, ReauthReason, State};
+use countersign_core::connection::{Connection, ReauthReason, State, TokenFacts};
+use countersign_core::error::CallError;
 use countersign_core::origins::Course;
 use countersign_core::ports::{Change, Expect, SecretChange, StoreError, Write};
 use countersign_core::preset::Grant;
-use countersign_core::refresh::{Failure, Meaning, Need, classify, renewed, without};
+use countersign_core::refresh::{
+    Failure, Meaning, Need, classify, counts_uses, renewed, was_answer_lost, without,
+};
 use countersign_core::request::{Asking, Exchange, SendError, token_request};
 use countersign_core::template::Values;
 use countersign_core::time::Timestamp;
@@ -16,6 +19,7 @@ use countersign_core::token_answer::{Answer, AnswerError, Granted, Reading, mask
 use super::lease::{Lease, Taken};
 use super::{Errand, FreshError};
 use crate::connections::{ATTEMPTS, record_key};
+use crate::health::Word;
 use crate::service::{Held, Oauth};
 
 /// How often another replica's renewal is looked at.
@@ -31,6 +35,7 @@ enum Answered {
     Failed {
         failure: Failure,
         hook: Option<bool>,
+        retry_after: Option<Duration>,
     },
 }
 
@@ -41,6 +46,9 @@ impl Oauth {
         let tries = u32::from(provider.max_retries.min(MOST_RETRIES)) + 1;
         let lasts = provider.request_timeout * tries + SLACK;
         let looks = lasts.as_millis() / LOOK.as_millis() + 1;
+        // Queued here and not under the lease, which would end meanwhile.
+        let gate = self.health.gate(&provider.name);
+        let _place = gate.acquire().await;
         let refresh = &errand.party.preset.description().refresh;
         let mut seemed_ended = 0;
         for _ in 0..looks {
@@ -70,7 +78,12 @@ impl Oauth {
             // Again: it may have been renewed before the lease was ours.
             let held = self.load(&errand.key).await?.ok_or_else(|| errand.gone())?;
             let result = match errand.need(&held, self) {
-                Ok(Need::Soon | Need::Now) => self.renew(errand, held, &mut lease).await,
+                Ok(Need::Soon | Need::Now) => {
+                    let began = self.world.clock.monotonic_micros();
+                    let result = self.renew(errand, held, &mut lease).await;
+                    self.tell(errand, &result, began);
+                    result
+                }
                 Ok(Need::Fresh) => Ok(()),
                 Ok(Need::Hopeless) => Err(errand.ended(ReauthReason::Expired)),
                 Err(error) => Err(error),
@@ -91,22 +104,45 @@ impl Oauth {
         held: Held,
         lease: &mut Lease,
     ) -> Result<(), FreshError> {
+        let refresh = &errand.party.preset.description().refresh;
+        let now = self.world.clock.now();
+        let provider = &errand.party.provider.name;
+        if let Some(until) = self.health.told(provider, now) {
+            let wait = until.since(now).as_secs() + 1;
+            return Err(errand.unavailable(format!("it asked to be left alone for {wait} s")));
+        }
         match self.ask(errand, &held, lease).await? {
-            Answered::Granted(granted) => self.store_renewed(errand, held, &granted, lease).await,
-            Answered::Failed { failure, hook } => {
+            Answered::Granted(granted) => {
+                self.note_health(errand, Word::Well);
+                self.store_renewed(errand, held, &granted, lease).await
+            }
+            Answered::Failed {
+                failure,
+                hook,
+                retry_after,
+            } => {
                 let connection = &held.connection;
                 let Some(facts) = connection.credential(Some(&errand.credential)) else {
                     return Err(errand.ended(ReauthReason::Expired));
                 };
-                let meaning = classify(
-                    &failure,
-                    &errand.party.preset.description().refresh,
-                    hook,
-                    facts,
-                    connection.last_used_at,
-                    self.world.clock.now(),
+                let now = self.world.clock.now();
+                let meaning =
+                    classify(&failure, refresh, hook, facts, connection.last_used_at, now);
+                self.note_health(
+                    errand,
+                    match &meaning {
+                        Meaning::Passing(_) | Meaning::Refused(ReauthReason::ClientRejected) => {
+                            Word::Ill { retry_after }
+                        }
+                        Meaning::Final(_) | Meaning::Refused(_) => Word::Well,
+                    },
                 );
-                let provider = &errand.party.provider.name;
+                if was_answer_lost(&failure)
+                    && let Some(grace) = counts_uses(refresh)
+                {
+                    let first = facts.renewal_lost_at.unwrap_or_else(|| now.plus(grace));
+                    return self.lose(errand, held, first).await;
+                }
                 match meaning {
                     Meaning::Final(reason) => self.end_grant(errand, held, reason).await,
                     Meaning::Refused(reason) => {
@@ -167,14 +203,14 @@ impl Oauth {
         if !self.about_to_send(lease).await? {
             return Err(errand.unavailable("another replica is renewing it"));
         }
-        let mut tries = 0;
+        let (mut tries, began) = (0, self.world.clock.now());
         let mut sent_at;
         let answer = loop {
             sent_at = self.world.clock.now();
             let request = token_request(&asking, &exchange).map_err(|e| cannot(e.to_string()))?;
             match self.sender.send(request, provider.request_timeout).await {
                 Err(error)
-                    if may_repeat(&error, errand)
+                    if self.may_repeat(&error, errand, began)
                         && tries < provider.max_retries.min(MOST_RETRIES) =>
                 {
                     tries += 1;
@@ -189,6 +225,7 @@ impl Oauth {
                 return Ok(Answered::Failed {
                     failure: Failure::Unsent(error),
                     hook: None,
+                    retry_after: None,
                 });
             }
         };
@@ -205,6 +242,7 @@ impl Oauth {
     ) -> Answered {
         let preset = &errand.party.preset;
         let description = preset.description();
+        let retry_after = answer.retry_after(self.world.clock.now());
         let may_be_form = description.token_answer.may_be_form;
         let shapes = description
             .hooks
@@ -221,6 +259,7 @@ impl Oauth {
                 return Answered::Failed {
                     failure: Failure::Answer(error),
                     hook: None,
+                    retry_after,
                 };
             }
         };
@@ -261,6 +300,7 @@ impl Oauth {
         Answered::Failed {
             failure: Failure::Answer(error),
             hook,
+            retry_after,
         }
     }
 
@@ -307,7 +347,11 @@ impl Oauth {
                 ..Connection::clone(&held.connection)
             };
             let secret = SecretChange::Set(tokens.into_secret());
-            let mut writes = vec![write_at(&connection, &held, secret)?];
+            let refresh = &errand.party.preset.description().refresh;
+            let mut writes = vec![
+                write_at(&connection, &held, secret)?,
+                self.appointment(&connection, refresh)?,
+            ];
             if with_lease {
                 writes.push(self.end_of(lease)?);
             }
@@ -361,8 +405,12 @@ impl Oauth {
             updated_at: self.world.clock.now(),
             ..Connection::clone(&held.connection)
         };
-        let write = write_at(&connection, held, SecretChange::Keep)?;
-        match self.world.records.write(vec![write, free]).await {
+        let writes = vec![
+            write_at(&connection, held, SecretChange::Keep)?,
+            self.appointment_at(&connection, None)?,
+            free,
+        ];
+        match self.world.records.write(writes).await {
             Ok(_) => {
                 tracing::warn!(
                     provider = %connection.provider,
@@ -413,12 +461,12 @@ impl Oauth {
                     SecretChange::Remove
                 }
             };
-            match self
-                .world
-                .records
-                .write(vec![write_at(&connection, &held, secret)?])
-                .await
-            {
+            let refresh = &errand.party.preset.description().refresh;
+            let writes = vec![
+                write_at(&connection, &held, secret)?,
+                self.appointment(&connection, refresh)?,
+            ];
+            match self.world.records.write(writes).await {
                 Ok(_) => {
                     self.note_end(errand, &connection, reason).await;
                     return Err(errand.ended(reason));
@@ -436,19 +484,94 @@ impl Oauth {
         Err(StoreError::Conflict.into())
     }
 
-    async fn note_end(&self, errand: &Errand, connection: &Connection, reason: ReauthReason) {
-        let mut event = AuditEvent::new(
-            self.world.clock.now(),
-            "connection.refresh_failed",
-            Outcome::Failed,
+    /// The answer to a renewal was lost: from `until` on the refresh token is
+    /// not sent again. The access token serves for as long as it lives.
+    async fn lose(&self, errand: &Errand, held: Held, until: Timestamp) -> Result<(), FreshError> {
+        let connection = &held.connection;
+        let (made_from, generation) = (issued_at(&held, errand), connection.generation);
+        let lost = |c: &TokenFacts| c.credential == errand.credential;
+        let is_same = |c: &Connection| {
+            let facts = c.credentials.iter().find(|c| lost(c));
+            c.generation == generation && facts.map(|f| f.issued_at) == made_from
+        };
+        let change = |c: &mut Connection| {
+            for facts in c.credentials.iter_mut().filter(|c| lost(c)) {
+                facts.renewal_lost_at = Some(until);
+            }
+        };
+        let refresh = &errand.party.preset.description().refresh;
+        let changed = self
+            .change(&errand.key, is_same, change, |c| {
+                self.appointment(c, refresh)
+            })
+            .await?;
+        if !changed {
+            // Somebody else renewed or reconnected meanwhile.
+            return Ok(());
+        }
+        let provider = &errand.party.provider.name;
+        tracing::warn!(%provider, "the answer to a renewal was lost; its refresh token is not sent again");
+        let detail = format!(
+            "credential {}; the answer was lost, and the provider takes a refresh token once",
+            errand.credential
+        );
+        self.note_of(connection, "connection.renewal_lost", detail)
+            .await;
+        let facts = connection.credential(Some(&errand.credential));
+        let now = self.world.clock.now();
+        Err(
+            match facts.is_some_and(|f| f.has_lapsed(now)) && until <= now {
+                true => errand.ended(ReauthReason::ProviderError),
+                false => errand.unavailable("its answer was lost"),
+            },
         )
-        .by(&connection.user)
-        .on(format!("provider:{}", connection.provider))
-        .detail(format!(
-            "credential {}; {}",
-            errand.credential,
-            reason.word()
-        ));
+    }
+
+    fn note_health(&self, errand: &Errand, word: Word) {
+        let (now, jitter) = (self.world.clock.now(), self.jitter());
+        self.health
+            .note(&errand.party.provider.name, word, now, jitter);
+    }
+
+    fn tell(&self, errand: &Errand, result: &Result<(), FreshError>, began: u64) {
+        let outcome = match result {
+            Ok(()) => "ok",
+            Err(FreshError::Call(CallError::NeedsReauth { reason, .. })) => reason.word(),
+            Err(FreshError::Call(error)) => error.word(),
+            Err(FreshError::Store(_)) => "store",
+        };
+        let took = self.world.clock.monotonic_micros().saturating_sub(began);
+        let provider = &errand.party.provider.name;
+        self.observer.renewal(
+            provider,
+            errand.occasion,
+            outcome,
+            Duration::from_micros(took),
+        );
+    }
+
+    /// Whether the request may be sent again: it never arrived, or the preset
+    /// says that a lost answer may be asked for again, be it for some time.
+    fn may_repeat(&self, error: &SendError, errand: &Errand, began: Timestamp) -> bool {
+        let refresh = &errand.party.preset.description().refresh;
+        let grace = Duration::from_secs(refresh.grace_seconds.into());
+        let forgives = self.world.clock.now().since(began) < grace;
+        *error == SendError::Unreachable
+            || (error.may_have_arrived() && (refresh.retry_after_lost_answer || forgives))
+    }
+
+    async fn note_end(&self, errand: &Errand, connection: &Connection, reason: ReauthReason) {
+        let detail = format!("credential {}; {}", errand.credential, reason.word());
+        self.note_of(connection, "connection.refresh_failed", detail)
+            .await;
+    }
+
+    /// An event about a connection that something befell.
+    pub(crate) async fn note_of(&self, connection: &Connection, action: &str, detail: String) {
+        let mut event = AuditEvent::new(self.world.clock.now(), action, Outcome::Failed)
+            .by(&connection.user)
+            .on(format!("provider:{}", connection.provider))
+            .detail(detail);
         event.team = Some(connection.team.to_string());
         if let Err(error) = self.world.audit.record(event).await {
             tracing::error!(%error, "an audit event was not kept");
@@ -456,12 +579,10 @@ impl Oauth {
     }
 }
 
-/// Whether the request may be sent again: it never arrived, or the preset says
-/// that a lost answer may be asked for again.
-fn may_repeat(error: &SendError, errand: &Errand) -> bool {
-    let refresh = &errand.party.preset.description().refresh;
-    *error == SendError::Unreachable
-        || (error.may_have_arrived() && refresh.retry_after_lost_answer)
+/// Which refresh token it is: that of the token issued then.
+fn issued_at(held: &Held, errand: &Errand) -> Option<Timestamp> {
+    let facts = held.connection.credential(Some(&errand.credential));
+    facts.map(|f| f.issued_at)
 }
 
 fn write_at(

@@ -8,4 +8,5 @@ mod refresh;
 mod replicas;
 mod revoke;
 mod support;
+mod upkeep;
 mod wire;

@@ -44,7 +44,7 @@ async fn fresh(stage: &Stage) -> Result<countersign_oauth::Held, FreshError> {
         .await
 }
 
-fn reason(result: Result<countersign_oauth::Held, FreshError>) -> String {
+pub(crate) fn reason(result: Result<countersign_oauth::Held, FreshError>) -> String {
     match result {
         Ok(_) => "fresh".into(),
         Err(FreshError::Call(error)) => match &error {
@@ -193,6 +193,9 @@ impl Records for Failing {
         partition: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
         self.inner.list(kind, partition)
+    }
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.inner.due(now, limit)
     }
     fn sweep(&self, now: Timestamp) -> BoxFuture<'_, Result<usize, StoreError>> {
         self.inner.sweep(now)

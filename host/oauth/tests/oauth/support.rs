@@ -40,6 +40,8 @@ pub(crate) enum Scripted {
     Broken,
     /// No answer at all.
     Hang,
+    /// 429 with this `Retry-After`.
+    Later(&'static str),
 }
 
 /// A request as it came in.
@@ -144,6 +146,10 @@ async fn answer(
                 .body(Body::from_stream(futures_util::stream::iter(chunks)))
         }
         Scripted::Hang => std::future::pending().await,
+        Scripted::Later(wait) => build
+            .status(429)
+            .header("retry-after", wait)
+            .body(Body::empty()),
     }
     .unwrap()
 }
@@ -258,7 +264,7 @@ pub(crate) fn description(base: &str) -> Description {
         default_scopes: vec!["read".into()],
         refresh: Refresh {
             kind: RefreshKind::RefreshToken,
-            rotation: Rotation::Always,
+            rotation: Rotation::Sometimes,
             grace_seconds: 0,
             retry_after_lost_answer: false,
             ends_access_token: false,

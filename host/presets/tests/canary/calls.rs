@@ -376,6 +376,8 @@ fn connection(preset: &str) -> Connection {
         expires_at: None,
         refresh_token_present: true,
         refresh_token_expires_at: None,
+        refresh_token_end_is_fixed: false,
+        renewal_lost_at: None,
     };
     Connection {
         id: ConnectionId::parse("c1").unwrap(),
@@ -400,6 +402,8 @@ fn connection(preset: &str) -> Connection {
         updated_at: NOW,
         consented_at: None,
         last_used_at: None,
+        warned_of: None,
+        withheld: ScopeSet::default(),
     }
 }
 

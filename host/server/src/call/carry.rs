@@ -95,7 +95,8 @@ impl Case {
         }
     }
 
-    /// Whether this connection ends the user's errand.
+    /// Whether this connection ends the user's errand: it is as the call needs
+    /// it, or the user has decided against that.
     pub(crate) fn is_mended_by(
         &self,
         connection: &Connection,
@@ -108,9 +109,13 @@ impl Case {
         if let CallError::NeedsScopes { missing, .. } = &self.error {
             needed = needed.union(missing);
         }
+        let was_refused = needed.iter().any(|s| connection.withheld.contains(s));
         let auth = &attachment.server().auth;
-        attachment.standing(connection, &needed, now).0 == Status::Connected
-            && !auth.asks_again(connection.consented_at())
+        match attachment.standing(connection, &needed, now).0 {
+            Status::Connected => !auth.asks_again(connection.consented_at()),
+            Status::NeedsScopes => was_refused,
+            _ => false,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an upstream's 403 means for its user.
 
+use countersign_core::connection::Connection;
 use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
 use countersign_core::preset::ScopeInfo;
@@ -11,7 +12,11 @@ use countersign_mcp::upstream::Challenge;
 const MOST_SCOPES: usize = 32;
 
 /// A scope upgrade, if it names scopes that the provider has; else a denial.
-pub(super) fn by_upstream(attachment: &Attachment, challenge: &Challenge) -> CallError {
+pub(super) fn by_upstream(
+    attachment: &Attachment,
+    connection: Option<&Connection>,
+    challenge: &Challenge,
+) -> CallError {
     let named = challenge
         .scope
         .as_deref()
@@ -29,10 +34,12 @@ pub(super) fn by_upstream(attachment: &Attachment, challenge: &Challenge) -> Cal
         if attachment.server().auth.is_obtained() {
             return attachment.out_of_reach(&missing);
         }
-        return CallError::NeedsScopes {
-            provider: attachment.provider_label(),
-            missing,
-        };
+        let granted = connection.map(Connection::scopes).unwrap_or_default();
+        let missing = attachment.implications().missing(&granted, &missing);
+        if !missing.is_empty() {
+            return attachment.short_of(connection, missing);
+        }
+        // It has them: to ask for them again would change nothing.
     }
     CallError::Denied {
         code: "upstream_forbidden".into(),

@@ -1,6 +1,7 @@
 //! `connect` and `connection …`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
@@ -27,6 +28,9 @@ pub(super) struct ConnectArgs {
     /// Print the URL, also where the device flow is switched on
     #[arg(long)]
     browser: bool,
+    /// Print the URL and end, without waiting for the account
+    #[arg(long)]
+    no_wait: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,20 +72,95 @@ impl ConnectArgs {
         put_text(&mut body, "team", self.team);
         put_text(&mut body, "server", self.server);
         put_list(&mut body, "scopes", self.scopes);
+        let before = list(client).await?;
         let link = client.post(&["connections"], body.clone()).await?;
         if !self.browser && link.get("device_flow") == Some(&Value::Bool(true)) {
             return super::connect_device::run(client, printer, body).await;
         }
-        printer.value(&link, || {
-            eprintln!(
-                "Open this in a browser where you are signed in as the same user; it works once:"
-            );
-            link.get("authorize_url")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        })
+        let url = text(&link, "authorize_url");
+        if self.no_wait {
+            return printer.value(&link, || {
+                eprintln!(
+                    "Open this in a browser where you are signed in as the same user; it works once:"
+                );
+                url.to_owned()
+            });
+        }
+        // What programs read is the connection that comes of it.
+        eprintln!(
+            "Open this in a browser where you are signed in as the same user; it works once:\n\n  {url}\n\n\
+             Waiting until the account is connected (Ctrl-C ends this; the URL stays good)."
+        );
+        let connection = connected(client, &link, &before).await?;
+        printer.value(&connection, || in_words(&connection))
     }
+}
+
+/// How often is asked whether the account is connected.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long is waited: as long as the link is good, and the sign-in behind it.
+const LOOKS: u32 = 40 * 60;
+
+async fn list(client: &Client) -> Result<Vec<Value>, CliError> {
+    let mut list = client.list(&["connections"], &[]).await?;
+    match list.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => Ok(items),
+        _ => Err(CliError::new("the host's list of connections is none")),
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Waits for a consent to what the link is for that was not there before.
+async fn connected(client: &Client, link: &Value, before: &[Value]) -> Result<Value, CliError> {
+    let is_it = |c: &&Value| {
+        ["provider", "team", "resource"]
+            .iter()
+            .all(|field| c.get(field) == link.get(field))
+    };
+    let known = before.iter().find(is_it).map(|c| text(c, "consented_at"));
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let now = list(client).await?;
+        let found = now.iter().find(is_it);
+        if let Some(found) = found.filter(|c| Some(text(c, "consented_at")) != known) {
+            return Ok(found.clone());
+        }
+    }
+    Err(CliError::new(
+        "the account was not connected while the URL was good; run `countersign connect` again for another",
+    ))
+}
+
+fn in_words(connection: &Value) -> String {
+    let account = connection
+        .pointer("/account/label")
+        .and_then(Value::as_str)
+        .map(|label| format!(" as {label}"))
+        .unwrap_or_default();
+    let scopes = connection
+        .get("scopes")
+        .and_then(Value::as_array)
+        .map(|scopes| {
+            scopes
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", ")
+        })
+        .filter(|scopes| !scopes.is_empty());
+    let mut words = format!("Connected to {}{account}.", text(connection, "provider"));
+    if let Some(scopes) = scopes {
+        words.push_str(&format!("\nPermissions: {scopes}"));
+    }
+    if text(connection, "status") == "needs_scopes" {
+        words.push_str(
+            "\nThe provider granted less than its servers need; calls that need more say so.",
+        );
+    }
+    words
 }
 
 impl Verb {
@@ -99,6 +178,7 @@ impl Verb {
                     ("REASON", "reason"),
                     ("SCOPES", "scopes"),
                     ("EXPIRES", "expires_at"),
+                    ("RECONNECT BY", "reconnect_by"),
                 ];
                 printer.list(
                     &list,

@@ -293,13 +293,39 @@ impl Verb {
                 )
             }
             Self::Delete(delete) => {
-                client
-                    .delete(&["providers", delete.name.get()], &delete.query())
-                    .await?;
-                printer.done(&format!("Provider {} deleted.", delete.name.get()))
+                let name = delete.name.get();
+                let deleted = client.delete(&["providers", name], &delete.query()).await?;
+                printer.value(&deleted, || in_words(name, &deleted))
             }
         }
     }
+}
+
+/// What went with a provider.
+fn in_words(name: &str, deleted: &Value) -> String {
+    let count = |field: &str| deleted.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let mut words = format!("Provider {name} deleted.");
+    let servers: Vec<&str> = deleted
+        .get("servers_without_provider")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !servers.is_empty() {
+        words.push_str(&format!(
+            "\nThese servers fail until they get another provider: {}.",
+            servers.join(", ")
+        ));
+    }
+    let erased = count("connections_erased");
+    if erased > 0 {
+        words.push_str(&format!(
+            "\n{erased} connections erased; the provider confirmed the revocation of {}.",
+            count("connections_revoked")
+        ));
+    }
+    words
 }
 
 /// What is left to do, beside the result: on standard error.

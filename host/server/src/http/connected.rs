@@ -48,6 +48,8 @@ enum Ending {
         provider: String,
         account: Option<String>,
         missing: ScopeSet,
+        /// Calls do not ask for what is missing again.
+        is_final: bool,
     },
     Refused {
         advice: String,
@@ -124,6 +126,7 @@ async fn callback(
             missing,
             ..
         }) => Ending::Connected {
+            is_final: is_final(&missing, &connection.withheld),
             provider: app
                 .registry
                 .current()
@@ -162,6 +165,11 @@ async fn callback(
     Redirect::to("/connected").into_response()
 }
 
+/// Whether some of what was asked for and not granted is not asked for again.
+fn is_final(missing: &ScopeSet, withheld: &ScopeSet) -> bool {
+    missing.iter().any(|s| withheld.contains(s))
+}
+
 /// The part of an address of ours behind the origin.
 fn path_of(url: &Url) -> String {
     match url.query() {
@@ -189,7 +197,8 @@ async fn show(
             provider,
             account,
             missing,
-        }) => connected(&session, &provider, account.as_deref(), &missing),
+            is_final,
+        }) => connected(&session, &provider, account.as_deref(), &missing, is_final),
         Some(Ending::Refused { advice, again }) => refused(&session, &advice, &again),
         Some(Ending::Failed(why)) => {
             refuse(&session, StatusCode::BAD_REQUEST, "Not connected", &why)
@@ -220,6 +229,7 @@ fn connected(
     provider: &str,
     account: Option<&str>,
     missing: &ScopeSet,
+    is_final: bool,
 ) -> Response {
     let body = html! {
         @match account {
@@ -227,7 +237,14 @@ fn connected(
             None => (parts::notice(Tone::Good, &format!("Your {provider} account is connected."))),
         }
         @if !missing.is_empty() {
-            p { (provider) " did not grant these permissions. Calls that need them will ask again." }
+            p {
+                (provider) " did not grant these permissions. "
+                @if is_final {
+                    "Calls that need them are refused from now on. To allow them after all, press Reconnect on the Connections page."
+                } @else {
+                    "Calls that need them will ask once more."
+                }
+            }
             (parts::scopes(missing.iter().map(|s| (s.as_str(), None))))
         }
         p { "You can close this page and go back to your agent. A call that is waiting goes on by itself." }

@@ -15,6 +15,7 @@ use countersign_core::provider::Provider;
 use countersign_core::scope::{Implications, ScopeSet};
 use countersign_core::server::{AuthMode, ConnectionUse, Server, Target};
 use countersign_core::time::Timestamp;
+use countersign_core::upkeep::reconnect_by;
 use countersign_identity::BrowserSession;
 use countersign_identity::tokens::AgentView;
 use countersign_pages::parts::{self, Look, Tone};
@@ -346,7 +347,19 @@ fn card(
     let (status, reason) = connection.map_or((Status::NotConnected, None), |c| {
         standing(&app.registry, c, &need.required, now)
     });
-    let (tone, word) = badge(status);
+    let (mut tone, mut word) = badge(status);
+    let ending = connection.and_then(|c| reconnect_by(c, app.oauth.care(), now));
+    if ending.is_some() && status == Status::Connected {
+        (tone, word) = (Tone::Warning, "Ends soon");
+    }
+    let withheld = connection.map_or_else(ScopeSet::default, |c| {
+        let not_granted = implications.missing(&c.scopes(), &c.withheld);
+        not_granted
+            .iter()
+            .filter(|s| need.scopes.contains(s))
+            .cloned()
+            .collect()
+    });
     let mut rows = vec![("Used by", html! { (need.servers.join(", ")) })];
     let missing = connection.map_or_else(ScopeSet::default, |c| {
         implications.missing(&c.scopes(), &need.required)
@@ -376,7 +389,7 @@ fn card(
     } else {
         "Connect"
     };
-    let look = if status == Status::Connected {
+    let look = if status == Status::Connected && ending.is_none() {
         Look::Plain
     } else {
         Look::Primary
@@ -387,6 +400,14 @@ fn card(
         word,
         html! {
             @if let Some(text) = advice(status, reason, &need.provider.display_name) { p { (text) } }
+            @if let (Some(end), Some(connection)) = (ending, connection) {
+                (ends_soon(&need.provider.display_name, end, connection))
+            }
+            @if !withheld.is_empty() {
+                p { (need.provider.display_name) " did not grant what was asked for here, so calls that need it are refused. "
+                    "Reconnect to allow it after all." }
+                (scope_chips(&withheld))
+            }
             (parts::facts(rows))
             (parts::actions(html! {
                 (parts::link_button(look, label, &href))
@@ -394,6 +415,21 @@ fn card(
             }))
         },
     )
+}
+
+/// The access cannot be prolonged without its user.
+fn ends_soon(provider: &str, end: Timestamp, connection: &Connection) -> Markup {
+    let renews = connection
+        .credentials
+        .iter()
+        .any(|c| c.refresh_token_present);
+    html! {
+        p {
+            (provider) " ends this access at " (parts::time(end)) ". "
+            @if renews { "Reconnect before then, and nothing is interrupted." }
+            @else { "It cannot be renewed without you: reconnect when it has ended, or before." }
+        }
+    }
 }
 
 /// A connection that no server needs any more: it can only be ended.
@@ -485,7 +521,7 @@ fn advice(status: Status, reason: Option<ReauthReason>, provider: &str) -> Optio
         (_, ReauthReason::Expired) => "The access has ended and cannot be renewed. Reconnect to go on.".to_owned(),
         (_, ReauthReason::Idle) => format!("It went unused for longer than {provider} allows. Reconnect to go on."),
         (_, ReauthReason::ClientRejected) => format!("{provider} does not accept Countersign at the moment. Tell your administrator: the client id or secret has to be checked."),
-        (_, ReauthReason::ProviderError) => format!("{provider} refuses to renew the access. Reconnect to go on."),
+        (_, ReauthReason::ProviderError) => format!("{provider} did not renew the access, or its answer was lost on the way. Reconnect to go on."),
         (_, ReauthReason::ProviderChanged) => "An administrator changed the provider's or server's address, or whose account the server is used with; nothing is sent there until you connect again.".to_owned(),
         (_, ReauthReason::UpstreamUnauthorized) => "The server no longer accepts this access. Reconnect to go on.".to_owned(),
         (_, ReauthReason::Suspended | ReauthReason::NoBrowserIdentity) => return None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::caller::Caller;
-use countersign_core::connection::Connection;
+use countersign_core::connection::{Connection, ConnectionKey};
 use countersign_core::jwt::PrivateKey;
 use countersign_core::names::ProviderName;
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, Write, delete, parse, put};
@@ -13,6 +13,15 @@ use serde_json::{Map, Value};
 
 use super::provider::{ProviderInput, Surroundings, check, moves_secret};
 use super::{Choice, Refusal, Registry, Snapshot, changed_fields, patch};
+
+/// Who depends on something that is to be deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Servers that fail without it.
+    pub servers: Vec<String>,
+    /// Connections that go with it.
+    pub connections: Vec<ConnectionKey>,
+}
 
 /// Records deleted in one write, so that no batch grows without bound.
 const BATCH: usize = 100;
@@ -199,6 +208,22 @@ impl Registry {
             .await
     }
 
+    /// What a provider's deletion would touch.
+    ///
+    /// # Errors
+    /// [`Refusal`]: permission `provider_delete`, unknown provider.
+    pub async fn usage_of_provider(&self, caller: &Caller, name: &str) -> Result<Usage, Refusal> {
+        caller.permissions.demand("provider_delete", Some(name))?;
+        let snapshot = self.snapshot();
+        let provider = &find(&snapshot, name)?.value;
+        let attached = snapshot.attached(&provider.name);
+        let connections = self.connections_of(|c| c.provider == provider.name).await?;
+        Ok(Usage {
+            servers: attached.iter().map(|s| s.name.to_string()).collect(),
+            connections: connections.iter().map(Connection::key).collect(),
+        })
+    }
+
     pub(super) fn checked_provider(
         &self,
         input: ProviderInput,
@@ -348,6 +373,22 @@ impl Registry {
             let connection: Connection = parse(&record)?;
             if wanted(&connection) {
                 found.push(record.key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same, as they are.
+    pub(super) async fn connections_of(
+        &self,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> Result<Vec<Connection>, StoreError> {
+        let records = self.world.records.list(Kind::Connection, None).await?;
+        let mut found = Vec::new();
+        for record in &records {
+            let connection: Connection = parse(record)?;
+            if wanted(&connection) {
+                found.push(connection);
             }
         }
         Ok(found)

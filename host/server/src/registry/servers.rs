@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::caller::Caller;
+use countersign_core::connection::Connection;
 use countersign_core::names::ServerName;
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, parse, put};
 use countersign_core::server::{ModeChange, Server, Target};
@@ -10,7 +11,7 @@ use countersign_core::user_key::UserKey;
 use serde_json::{Map, Value};
 
 use super::server::{ServerInput, Surroundings, check, moves_credential};
-use super::{Refusal, Registry, Snapshot, changed_fields, patch};
+use super::{Refusal, Registry, Snapshot, Usage, changed_fields, patch};
 use crate::http::connections::resource_of;
 
 impl Registry {
@@ -193,6 +194,28 @@ impl Registry {
             }
         }
         Ok(found)
+    }
+
+    /// The connections that a server's deletion ends: those for it alone.
+    ///
+    /// # Errors
+    /// [`Refusal`]: permission `server_delete`, unknown server.
+    pub async fn usage_of_server(&self, caller: &Caller, name: &str) -> Result<Usage, Refusal> {
+        caller.permissions.demand("server_delete", Some(name))?;
+        let snapshot = self.snapshot();
+        let server = &find(&snapshot, name)?.value;
+        let (Target::Url(url), Some(provider)) = (&server.target, &server.auth.provider) else {
+            return Ok(Usage::default());
+        };
+        if shares_address(&snapshot, server) {
+            return Ok(Usage::default());
+        }
+        let own = |c: &Connection| c.provider == *provider && c.resource.as_ref() == Some(url);
+        let connections = self.connections_of(own).await?;
+        Ok(Usage {
+            servers: Vec::new(),
+            connections: connections.iter().map(Connection::key).collect(),
+        })
     }
 
     async fn checked_server(

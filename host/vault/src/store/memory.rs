@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 
 use countersign_core::ports::{BoxFuture, StoreError};
 
-use super::{Due, Op, Page, Row, Store, View, check_size};
+use super::{Due, Op, Page, Row, Store, View, Which, check_size};
 
 /// Durable for as long as it is in memory.
 #[derive(Default)]
@@ -54,12 +54,15 @@ impl MemoryStore {
         }
     }
 
-    fn expired_now(&self, now: i64, limit: usize) -> Due {
+    fn expired_now(&self, which: Which, now: i64, limit: usize) -> Due {
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let due = rows
+        let mut due: Vec<_> = rows
             .iter()
-            .filter(|(_, row)| row.expires_at.is_some_and(|t| t <= now));
-        due.take(limit)
+            .filter(|(key, row)| which.holds(key) && row.expires_at.is_some_and(|t| t <= now))
+            .collect();
+        due.sort_by_key(|(_, row)| row.expires_at);
+        due.into_iter()
+            .take(limit)
             .map(|(k, row)| (k.clone(), row.revision))
             .collect()
     }
@@ -85,8 +88,13 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(Ok(self.scan_now(prefix, from, limit))))
     }
 
-    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        Box::pin(std::future::ready(Ok(self.expired_now(now, limit))))
+    fn expired(
+        &self,
+        which: Which,
+        now: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        Box::pin(std::future::ready(Ok(self.expired_now(which, now, limit))))
     }
 
     fn commit(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<(), StoreError>> {

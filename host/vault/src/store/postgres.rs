@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Changes, Due, Op, Page, Row, Store, Turn, View, check_size};
+use super::{Changes, Due, Op, Page, Row, Store, Turn, View, Which, check_size};
 use cache::{Cache, Mark};
 use fault::Doing;
 
@@ -268,16 +268,22 @@ impl Shared {
         Ok(row)
     }
 
-    async fn expired(&self, now: i64, limit: usize) -> Result<Due, StoreError> {
-        const DUE: &str = "SELECT key, revision FROM ( \
-                 SELECT key, revision FROM countersign_row WHERE expires_at <= $1 \
-                 ORDER BY expires_at LIMIT $2 \
-             ) AS due ORDER BY key";
+    async fn expired(&self, which: Which, now: i64, limit: usize) -> Result<Due, StoreError> {
+        const ONLY: &str = "SELECT key, revision FROM countersign_row \
+             WHERE expires_at <= $1 AND substring(key FROM 1 FOR 1) = $3 \
+             ORDER BY expires_at LIMIT $2";
+        const ALL_BUT: &str = "SELECT key, revision FROM countersign_row \
+             WHERE expires_at <= $1 AND substring(key FROM 1 FOR 1) <> $3 \
+             ORDER BY expires_at LIMIT $2";
+        let (statement, first) = match which {
+            Which::Only(first) => (ONLY, first),
+            Which::AllBut(first) => (ALL_BUT, first),
+        };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let client = self.lend().await?;
         let work = async {
-            let due = client.prepare_cached(DUE).await?;
-            client.query(&due, &[&now, &limit]).await
+            let due = client.prepare_cached(statement).await?;
+            client.query(&due, &[&now, &limit, &&[first][..]]).await
         };
         let found = within(READ, work).await?.map_err(|e| self.failed(&e))?;
         client.done();
@@ -338,8 +344,13 @@ impl Store for PostgresStore {
         })
     }
 
-    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        Box::pin(self.shared.expired(now, limit))
+    fn expired(
+        &self,
+        which: Which,
+        now: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        Box::pin(self.shared.expired(which, now, limit))
     }
 
     fn commit(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -8,6 +8,8 @@
 //! - Rows stay far below the size at which sled uses files that it never syncs.
 //! - A snapshot that a crash left half written is moved aside at open.
 //! - After an I/O error the handle is dead: reads go on, writes fail.
+//! - An index by expiry, written in the same batch as the rows, finds what has
+//!   expired without a look at what has not.
 //! - `acknowledged`, a file beside the database, counts commits, so that a
 //!   database that was cut short is noticed.
 
@@ -23,7 +25,7 @@ use std::thread::JoinHandle;
 use countersign_core::ports::{BoxFuture, StoreError};
 use tokio::sync::oneshot;
 
-use super::{Due, Op, Page, Row, Store, View, check_size};
+use super::{Due, Op, Page, Row, Store, View, Which, check_size};
 use crate::error::OpenError;
 
 mod commit;
@@ -226,23 +228,19 @@ impl Shared {
         Ok(page)
     }
 
-    fn expired(&self, now: i64, limit: usize) -> Result<Due, StoreError> {
+    fn expired(&self, which: Which, now: i64, limit: usize) -> Result<Due, StoreError> {
         let mut due = Vec::new();
-        for found in self
-            .db
-            .range((Bound::Included(row_key(&[])), Bound::Unbounded))
-        {
-            let (key, bytes) = found.map_err(failed)?;
-            let Some(key) = frame::user_key(&key) else {
-                break;
-            };
-            if let Some((revision, Some(expires_at))) = frame::header(&bytes)
-                && expires_at <= now
-            {
-                due.push((key.to_vec(), revision));
+        let firsts = match which {
+            Which::Only(first) => first..=first,
+            Which::AllBut(_) => 0..=u8::MAX,
+        };
+        for first in firsts.filter(|first| which.holds(&[*first])) {
+            for found in self.db.range(frame::index_until(first, now)) {
                 if due.len() >= limit {
-                    break;
+                    return Ok(due);
                 }
+                let (key, revision) = found.map_err(failed)?;
+                due.extend(frame::read_index(&key, &revision));
             }
         }
         Ok(due)
@@ -263,10 +261,15 @@ impl Store for SledStore {
         Box::pin(std::future::ready(self.shared.scan(prefix, from, limit)))
     }
 
-    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
+    fn expired(
+        &self,
+        which: Which,
+        now: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let scan = move || guarded(|| shared.expired(now, limit)).flatten();
+            let scan = move || guarded(|| shared.expired(which, now, limit)).flatten();
             tokio::task::spawn_blocking(scan).await.map_err(failed)?
         })
     }

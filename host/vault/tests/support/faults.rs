@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_core::ports::{BoxFuture, StoreError};
-use countersign_vault::store::{Due, Op, Page, Row, Store, View};
+use countersign_vault::store::{Due, Op, Page, Row, Store, View, Which};
 
 /// What happens to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +61,13 @@ impl Store for FaultStore {
         self.inner.scan(prefix, from, limit)
     }
 
-    fn expired(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.inner.expired(now, limit)
+    fn expired(
+        &self,
+        which: Which,
+        now: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.inner.expired(which, now, limit)
     }
 
     fn commit(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -11,6 +11,7 @@ use countersign_core::names::{ProviderName, ServerName, TeamName, UserName};
 use countersign_core::provider::Provider;
 use countersign_core::scope::{Scope, ScopeSet};
 use countersign_core::server::{ConnectionUse, Server, Target};
+use countersign_core::upkeep::reconnect_by;
 use countersign_core::user_key::UserKey;
 use countersign_oauth::links::LinkRequest;
 use serde::{Deserialize, Serialize};
@@ -103,8 +104,16 @@ pub(super) struct ConnectionView {
     pub refresh_token_present: bool,
     /// RFC 3339 UTC.
     pub refresh_token_expires_at: Option<String>,
+    /// The access ends then and cannot be prolonged: connect again before.
+    /// Absent while that is far off. RFC 3339 UTC.
+    pub reconnect_by: Option<String>,
+    /// Scopes that a scope upgrade asked for and that were not granted; calls
+    /// do not ask for them again.
+    pub withheld_scopes: Vec<String>,
     /// RFC 3339 UTC.
     pub last_used_at: Option<String>,
+    /// When its user last agreed to it at the provider. RFC 3339 UTC.
+    pub consented_at: String,
     /// RFC 3339 UTC.
     pub created_at: String,
 }
@@ -441,7 +450,14 @@ fn view(state: &ApiState, connection: &Connection) -> ConnectionView {
         refresh_token_expires_at: first
             .and_then(|c| c.refresh_token_expires_at)
             .map(|t| t.to_string()),
+        reconnect_by: reconnect_by(connection, state.oauth.care(), now).map(|t| t.to_string()),
+        withheld_scopes: connection
+            .withheld
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         last_used_at: connection.last_used_at.map(|t| t.to_string()),
+        consented_at: connection.consented_at().to_string(),
         created_at: connection.created_at.to_string(),
     }
 }

@@ -111,7 +111,10 @@ pub(super) fn view(state: &ApiState, key: &UserKey) -> ConnectionView {
         expires_at: None,
         refresh_token_present: false,
         refresh_token_expires_at: None,
+        reconnect_by: None,
+        withheld_scopes: Vec::new(),
         last_used_at: None,
+        consented_at: key.created_at.to_string(),
         created_at: key.created_at.to_string(),
     }
 }

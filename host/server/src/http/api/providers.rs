@@ -13,7 +13,7 @@ use super::list::{List, ListQuery, Listing, Query, invalid};
 use super::registrations::{RegistrationFacts, facts};
 use super::{ApiState, Problem};
 use crate::discovery::{Options, Report};
-use crate::registry::ProviderInput;
+use crate::registry::{ProviderInput, Usage};
 
 /// A provider as it is read: what was written, and what follows from it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -91,6 +91,20 @@ pub(super) struct Deletion {
     #[serde(default)]
     pub(super) force: bool,
 }
+
+/// What went with a provider.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Deleted {
+    /// Servers that fail until they get another provider.
+    pub servers_without_provider: Vec<String>,
+    /// Connections that were erased.
+    pub connections_erased: usize,
+    /// Of these, how many the provider confirmed to have revoked.
+    pub connections_revoked: usize,
+}
+
+/// How long a deletion waits for the provider to revoke.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn view(state: &ApiState, provider: &Provider, connections: usize) -> ProviderView {
     ProviderView {
@@ -198,21 +212,47 @@ pub(super) async fn update(
 }
 
 /// Deletes a provider (`provider_delete`); refused while used, unless forced.
+/// Then its connections are revoked at the provider, as far as it answers soon,
+/// and erased, and the answer names the servers that fail from now on.
 #[utoipa::path(delete, path = "/api/v1/providers/{name}", tag = "providers", params(("name" = String, Path), Deletion),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = Deleted), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete(
     State(state): State<ApiState>,
     asking: Asking,
     Path(name): Path<String>,
     Query(deletion): Query<Deletion>,
-) -> Result<StatusCode, Problem> {
-    let provider = state.registry.find_provider(&name).ok();
+) -> Result<Json<Deleted>, Problem> {
+    let ended = state.registry.find_provider(&name).ok();
+    // Who may not is refused, and told so in the log, by the deletion itself.
+    let usage = match deletion.force {
+        true => state.registry.usage_of_provider(&asking, &name).await,
+        false => Ok(Usage::default()),
+    };
+    let mut deleted = Deleted {
+        servers_without_provider: Vec::new(),
+        connections_erased: 0,
+        connections_revoked: 0,
+    };
+    if let Ok(Usage {
+        servers,
+        connections,
+    }) = usage
+    {
+        let provider = state.registry.find_provider(&name)?;
+        let party = state.registry.party(&provider.name);
+        deleted.connections_erased = connections.len();
+        deleted.connections_revoked = state
+            .oauth
+            .disconnect_all(connections, party.as_ref(), PATIENCE)
+            .await;
+        deleted.servers_without_provider = servers;
+    }
     state
         .registry
         .delete_provider(&asking, &name, deletion.force)
         .await?;
-    if let Some(provider) = provider {
+    if let Some(provider) = ended {
         state.discoveries.ended(&provider).await;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(deleted))
 }

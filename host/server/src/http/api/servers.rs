@@ -128,7 +128,8 @@ pub(super) async fn update(
 }
 
 /// Detaches a server (`server_delete`); refused while users have connections of
-/// its own, unless forced.
+/// its own, unless forced: then they are erased, and revoked at the provider
+/// afterwards. What was recorded of its decisions goes, too.
 #[utoipa::path(delete, path = "/api/v1/servers/{name}", tag = "servers", params(("name" = String, Path), Deletion),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete(
@@ -137,9 +138,23 @@ pub(super) async fn delete(
     Path(name): Path<String>,
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, Problem> {
+    // Who may not is refused, and told so in the log, by the deletion itself.
+    if deletion.force
+        && let Ok(usage) = state.registry.usage_of_server(&asking, &name).await
+    {
+        for key in &usage.connections {
+            let party = state.registry.party(&key.provider);
+            state.oauth.retire(key, party.as_ref()).await?;
+        }
+    }
+    let server = state.registry.find_server(&name).map(|s| s.name.clone());
     state
         .registry
         .delete_server(&asking, &name, deletion.force)
         .await?;
+    if let Ok(server) = server {
+        let records = state.world.records.as_ref();
+        state.recorder.forget(records, &server).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use countersign_core::ports::StoreError;
 use tokio::sync::oneshot;
 
-use super::super::Op;
+use super::super::{Op, Row};
 use super::{Shared, SyncFile, failed, files, frame, guarded};
 
 /// Most commits that share one sync.
@@ -103,6 +103,13 @@ impl Committer {
                 .map(|b| frame::decode(&b));
             if old.as_ref().map(|row| row.revision) != expect {
                 return Err(StoreError::Conflict);
+            }
+            let indexed = |row: &Row| Some((frame::index_key(&key, row.expires_at?), row.revision));
+            if let Some((entry, _)) = old.as_ref().and_then(indexed) {
+                changes.remove(entry);
+            }
+            if let Some((entry, revision)) = put.as_ref().and_then(indexed) {
+                changes.insert(entry, &revision.to_be_bytes());
             }
             match put {
                 Some(row) => changes.insert(stored, frame::encode(&row)),

@@ -55,6 +55,10 @@ pub(super) fn open(folder: &Path, accept_loss: bool) -> Result<Opened, OpenError
     let found = super::guarded(|| db.get(frame::COMMITS))
         .map_err(|e| unreadable(e.to_string()))?
         .map_err(|e| unreadable(e.to_string()))?;
+    if let Err(error) = super::guarded(|| index(&db)).flatten() {
+        // Nothing that is missing in it is lost: it is only swept later.
+        tracing::error!(%error, "the index by expiry could not be made; the next start tries again");
+    }
     let commits = match found.as_deref().map(<[u8; 8]>::try_from) {
         None => 0,
         Some(Ok(bytes)) => u64::from_be_bytes(bytes),
@@ -100,6 +104,35 @@ pub(super) fn open(folder: &Path, accept_loss: bool) -> Result<Opened, OpenError
         commits,
         lost: acknowledged.saturating_sub(commits),
     })
+}
+
+/// Makes the index by expiry in a database of an earlier version.
+fn index(db: &::sled::Db) -> Result<(), countersign_core::ports::StoreError> {
+    const BATCH: usize = 1000;
+    if db.contains_key(frame::INDEXED).map_err(super::failed)? {
+        return Ok(());
+    }
+    let mut batch = ::sled::Batch::default();
+    let mut waiting = 0;
+    for found in db.range(frame::row_key(&[])..) {
+        let (key, bytes) = found.map_err(super::failed)?;
+        let Some(key) = frame::user_key(&key) else {
+            break;
+        };
+        let Some((revision, Some(expires_at))) = frame::header(&bytes) else {
+            continue;
+        };
+        batch.insert(frame::index_key(key, expires_at), &revision.to_be_bytes());
+        waiting += 1;
+        if waiting == BATCH {
+            db.apply_batch(std::mem::take(&mut batch))
+                .map_err(super::failed)?;
+            waiting = 0;
+        }
+    }
+    batch.insert(frame::INDEXED, &[1]);
+    db.apply_batch(batch).map_err(super::failed)?;
+    db.flush().map_err(super::failed).map(drop)
 }
 
 fn own_file(path: &Path) -> io::Result<File> {
@@ -180,6 +213,7 @@ fn open_sled(folder: &Path, inside: &Path) -> Result<::sled::Db, OpenError> {
 mod tests {
     use super::super::SledStore;
     use super::*;
+    use crate::store::{Op, Row, Store as _, Which};
 
     #[test]
     fn a_half_written_snapshot_is_moved_aside_and_kept() {
@@ -195,6 +229,34 @@ mod tests {
             .path()
             .join("set-aside/snap.00000000000000FF.generating");
         assert_eq!(std::fs::read(kept).unwrap(), b"torn");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_an_earlier_version_gets_its_index_at_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledStore::open(dir.path()).unwrap();
+        let put = |key: &[u8], expires_at| Op {
+            key: key.to_vec(),
+            expect: None,
+            put: Some(Row {
+                revision: 3,
+                expires_at,
+                body: vec![0; 20],
+            }),
+        };
+        let batch = vec![put(b"a", Some(5)), put(b"b", None), put(b"c", Some(50))];
+        store.commit(batch).await.unwrap();
+        drop(store);
+        let db = open_sled(dir.path(), &dir.path().join("sled")).unwrap();
+        for found in db.scan_prefix(b"x").collect::<Vec<_>>() {
+            db.remove(found.unwrap().0).unwrap();
+        }
+        db.remove(frame::INDEXED).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        let store = SledStore::open(dir.path()).unwrap();
+        let due = store.expired(Which::AllBut(0), 10, 9).await.unwrap();
+        assert_eq!(due, [(b"a".to_vec(), 3)]);
     }
 
     #[test]

@@ -1,13 +1,18 @@
-//! How a row lies in sled: a layout byte, revision, expiry, body.
+//! How a row lies in sled: a layout byte, revision, expiry, body. Beside rows
+//! that expire lies an entry of the index: first byte of the key, expiry, key.
 
 use super::super::Row;
 
 const LAYOUT: u8 = 1;
 const NEVER: i64 = i64::MAX;
 const ROWS: u8 = b'r';
+const INDEX: u8 = b'x';
 
 /// Where the number of commits is kept, apart from all rows.
 pub(super) const COMMITS: &[u8] = b"c";
+
+/// Is there once the index is whole.
+pub(super) const INDEXED: &[u8] = b"i";
 
 pub(super) fn row_key(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
@@ -35,6 +40,32 @@ fn split(bytes: &[u8]) -> Option<(u64, Option<i64>, &[u8])> {
     let (expires_at, body) = rest.split_first_chunk::<8>()?;
     let expires_at = Some(i64::from_be_bytes(*expires_at)).filter(|t| *t != NEVER);
     (layout == LAYOUT).then_some((u64::from_be_bytes(*revision), expires_at, body))
+}
+
+/// In the order of time, as bytes are compared.
+fn in_order(time: i64) -> [u8; 8] {
+    (time ^ i64::MIN).to_be_bytes()
+}
+
+/// Where the index has a row with this key that ends then.
+pub(super) fn index_key(key: &[u8], expires_at: i64) -> Vec<u8> {
+    let first = key.first().copied().unwrap_or_default();
+    [&[INDEX, first][..], &in_order(expires_at), key].concat()
+}
+
+/// The part of the index with these first bytes whose rows end until `now`.
+pub(super) fn index_until(first: u8, now: i64) -> std::ops::Range<Vec<u8>> {
+    let start = vec![INDEX, first];
+    // `NEVER` is not in the index, so nothing lies at the last millisecond.
+    let end = [&start[..], &in_order(now.saturating_add(1))].concat();
+    start..end
+}
+
+/// The row that an entry of the index stands for: key and revision.
+pub(super) fn read_index(entry: &[u8], revision: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let key = entry.get(10..)?.to_vec();
+    let revision = u64::from_be_bytes(revision.try_into().ok()?);
+    Some((key, revision))
 }
 
 /// Revision and expiry.
@@ -89,6 +120,16 @@ mod tests {
             let bytes = encode(&row);
             prop_assert_eq!(header(&bytes), Some((revision, expires_at)));
             prop_assert_eq!(decode(&bytes), row);
+        }
+
+        #[test]
+        fn the_index_is_in_order_of_time_and_ends_with_what_is_due(
+            key in prop::collection::vec(any::<u8>(), 1..40),
+            expires_at in i64::MIN..i64::MAX, now in i64::MIN..i64::MAX,
+        ) {
+            let entry = index_key(&key, expires_at);
+            prop_assert_eq!(index_until(key[0], now).contains(&entry), expires_at <= now);
+            prop_assert_eq!(read_index(&entry, &7u64.to_be_bytes()), Some((key, 7)));
         }
 
         #[test]
