@@ -206,7 +206,7 @@ async fn connecting_from_a_terminal_waits_and_shows_the_account() -> Result<()> 
     let mut child = tokio::process::Command::new(countersign_tests::built("countersign")?)
         .arg("--config")
         .arg(world.host.config())
-        .args(["connect", "notes"])
+        .args(["connect", "notes", "--wait"])
         .env("COUNTERSIGN_URL", &world.host.url)
         .env("COUNTERSIGN_TOKEN", &world.host.admin.token)
         .stdout(Stdio::piped())

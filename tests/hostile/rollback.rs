@@ -268,7 +268,8 @@ async fn a_version_with_which_nobody_can_connect_is_gone_back_from() -> Result<(
     // The hook is more than was approved: an administrator lets it in, once.
     let found = json!({"ok": [{"credential": "user", "access-token": ["/access_token"], "scopes": ["/scope"], "scope-separators": [" "]}]});
     put(host, "1.1.0", &hooked(Body::Answer(found)))?;
-    host.audited(|e| e["action"] == "preset.waiting").await?;
+    host.audited(|e| e["action"] == "preset.waiting" && e.to_string().contains("1.1.0"))
+        .await?;
     let (code, _, said) = host
         .cli(&["preset", "approve", "probe", "--yes"], "")
         .await?;

@@ -159,6 +159,13 @@ impl TokenFacts {
     pub fn has_lapsed(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|t| t <= now)
     }
+
+    /// Whether it may have ended for a server that refused it: servers count
+    /// whole seconds (RFC 7519 §2, `NumericDate`), so up to one too early.
+    #[must_use]
+    pub fn may_have_lapsed(&self, now: Timestamp) -> bool {
+        self.has_lapsed(now.plus(Duration::from_secs(1)))
+    }
 }
 
 /// Where the connection's secrets may go, fixed at consent and sealed with it.

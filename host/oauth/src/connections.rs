@@ -165,7 +165,7 @@ impl Oauth {
         let now = self.world.clock.now();
         let had_ended = |c: &Connection| {
             reason == ReauthReason::UpstreamUnauthorized
-                && c.credentials.iter().any(|facts| facts.has_lapsed(now))
+                && c.credentials.iter().any(|facts| facts.may_have_lapsed(now))
         };
         let same = |c: &Connection| {
             c.generation == generation && c.state == State::Connected && !had_ended(c)

@@ -226,7 +226,7 @@ impl Oauth {
         let flight = (id.clone(), errand.credential.clone());
         // A renewal under way is joined; it is not a second one.
         // Nor is one that was due anyway: the token has ended on its way.
-        let ended = |facts: &TokenFacts| facts.has_lapsed(now);
+        let ended = |facts: &TokenFacts| facts.may_have_lapsed(now);
         if !lock(&self.flights).contains_key(&flight) && !errand.since.as_ref().is_some_and(ended) {
             let mut forced = lock(&self.forced);
             forced.retain(|_, at| now.since(*at) < FORCE_WINDOW);

@@ -252,8 +252,14 @@ async fn more_scopes(group: &mut Group, subject: &Subject) -> Result<(), KitErro
                 .collect::<Vec<_>>()
         })
         .collect();
+    // Where it says how to ask on top, what is granted is not asked for again.
+    let adds = d
+        .authorization
+        .as_ref()
+        .is_some_and(|a| !a.incremental_parameters.is_empty());
     let missing: Vec<&str> = first
         .iter()
+        .filter(|_| !adds)
         .chain([&more])
         .map(Scope::as_str)
         .filter(|s| !sent.iter().any(|x| x == s))

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use countersign_core::connection::Status;
+use countersign_core::connection::{ReauthReason, Status};
 use countersign_core::error::CallError;
 use countersign_core::preset::{RefreshKind, TokenShape};
+use countersign_core::refresh::counts_uses;
 use countersign_core::request::SendError;
 use countersign_core::scope::{Implications, ScopeSet};
 use countersign_oauth::refresh::FreshError;
@@ -216,14 +217,6 @@ async fn failures(
             Reply::html(502),
         ),
         (
-            "an HTML page with status 200 keeps the tokens",
-            Reply::html(good),
-        ),
-        (
-            "a lost answer keeps the tokens",
-            Reply::Silence(SendError::Timeout),
-        ),
-        (
             "an unreachable provider keeps the tokens",
             Reply::Silence(SendError::Unreachable),
         ),
@@ -240,6 +233,7 @@ async fn failures(
             other => group.fail(name, "the tokens are kept", other.words(), REFRESH),
         }
     }
+    lost_answers(group, subject, shape, good).await?;
     let ends = [
         (
             "invalid_grant ends the connection",
@@ -279,6 +273,46 @@ async fn failures(
             }
         }
         group.none(format!("{name} ({})", codes.join(", ")), &wrong, REFRESH);
+    }
+    Ok(())
+}
+
+/// Nobody knows whether the provider has renewed: a refresh token that it takes
+/// once is not sent again.
+async fn lost_answers(
+    group: &mut Group,
+    subject: &Subject,
+    shape: &TokenShape,
+    good: u16,
+) -> Result<(), KitError> {
+    let strict = counts_uses(&subject.description().refresh) == Some(Duration::ZERO);
+    for (what, reply) in [
+        ("an HTML page with status 200", Reply::html(good)),
+        ("a lost answer", Reply::Silence(SendError::Timeout)),
+    ] {
+        let became = renew(&lapsed(subject).await?, shape, reply).await?;
+        // Where the access token goes on, the connection lives as long as it.
+        let over = match &became {
+            Became::Ended => true,
+            Became::Kept(why) => why == ReauthReason::ProviderError.word(),
+            Became::Renewed => false,
+        };
+        let kept = matches!(became, Became::Kept(_)) && !over;
+        let (name, wanted, holds) = if strict {
+            let name = format!("{what}: its refresh token is taken once, so it is not sent again");
+            (name, "the refresh token is over", over)
+        } else {
+            (
+                format!("{what} keeps the tokens"),
+                "the tokens are kept",
+                kept,
+            )
+        };
+        if holds {
+            group.pass(name);
+        } else {
+            group.fail(name, wanted, became.words(), REFRESH);
+        }
     }
     Ok(())
 }

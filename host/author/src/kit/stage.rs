@@ -19,7 +19,7 @@ use countersign_core::ports::fakes::{CountingRandom, FakeClock, MemoryAudit, Mem
 use countersign_core::ports::{
     Change, Clock as _, Expect, Kind, RecordKey, Records as _, SecretChange, World, Write,
 };
-use countersign_core::preset::{Call, Description, Pkce, Source};
+use countersign_core::preset::{Call, Description, Grant, Pkce, Source};
 use countersign_core::provider::{GrantType, Provider, TokenAuthMethod};
 use countersign_core::request::Asking;
 use countersign_core::scope::ScopeSet;
@@ -343,6 +343,9 @@ pub(super) fn connection(party: &Party, scopes: &ScopeSet) -> Result<Connection,
         client_secret: None,
         client_key: None,
     };
+    let token = asking
+        .token_endpoint(&Grant::RefreshToken)
+        .map_err(|e| e.to_string())?;
     let credentials = d.credentials.iter().map(|c| TokenFacts {
         credential: c.name.clone(),
         scopes: scopes.clone(),
@@ -364,12 +367,7 @@ pub(super) fn connection(party: &Party, scopes: &ScopeSet) -> Result<Connection,
             label: "kit@example.org".into(),
         }),
         credentials: credentials.collect(),
-        origins: Origins {
-            token: String::new(),
-            revocation: None,
-            audience: asking.audience(),
-            resource: None,
-        },
+        origins: Origins::of(&asking, &token, party.provider.resource.as_ref()),
         facts,
         client_id: CLIENT_ID.into(),
         preset_digest: party.preset.digest(),

@@ -1,5 +1,6 @@
 //! `connect` and `connection …`
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,9 +29,9 @@ pub(super) struct ConnectArgs {
     /// Print the URL, also where the device flow is switched on
     #[arg(long)]
     browser: bool,
-    /// Print the URL and end, without waiting for the account
+    /// Wait until the account is connected, as it does by itself on a terminal
     #[arg(long)]
-    no_wait: bool,
+    wait: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,7 +79,9 @@ impl ConnectArgs {
             return super::connect_device::run(client, printer, body).await;
         }
         let url = text(&link, "authorize_url");
-        if self.no_wait {
+        // Programs want the URL, and go on.
+        let waits = self.wait || (!printer.is_json() && std::io::stdout().is_terminal());
+        if !waits {
             return printer.value(&link, || {
                 eprintln!(
                     "Open this in a browser where you are signed in as the same user; it works once:"
@@ -86,7 +89,7 @@ impl ConnectArgs {
                 url.to_owned()
             });
         }
-        // What programs read is the connection that comes of it.
+        // What stands in the output is the connection that comes of it.
         eprintln!(
             "Open this in a browser where you are signed in as the same user; it works once:\n\n  {url}\n\n\
              Waiting until the account is connected (Ctrl-C ends this; the URL stays good)."

@@ -119,14 +119,17 @@ async fn callback(
         Ok(Outcome::Connected {
             return_to: ReturnTo::Connections,
             missing,
+            connection,
             ..
-        }) if missing.is_empty() => return Redirect::to(CONNECTIONS).into_response(),
+        }) if missing.is_empty() && connection.withheld.is_empty() => {
+            return Redirect::to(CONNECTIONS).into_response();
+        }
         Ok(Outcome::Connected {
             connection,
             missing,
             ..
         }) => Ending::Connected {
-            is_final: is_final(&missing, &connection.withheld),
+            is_final: !connection.withheld.is_empty(),
             provider: app
                 .registry
                 .current()
@@ -136,7 +139,8 @@ async fn callback(
                     |p| p.display_name.clone(),
                 ),
             account: connection.account.map(|account| account.label),
-            missing,
+            // Told whatever the preset says: calls are refused for it.
+            missing: missing.union(&connection.withheld),
         },
         Ok(Outcome::Refused {
             advice,
@@ -163,11 +167,6 @@ async fn callback(
         return super::store_failed(&error);
     }
     Redirect::to("/connected").into_response()
-}
-
-/// Whether some of what was asked for and not granted is not asked for again.
-fn is_final(missing: &ScopeSet, withheld: &ScopeSet) -> bool {
-    missing.iter().any(|s| withheld.contains(s))
 }
 
 /// The part of an address of ours behind the origin.
