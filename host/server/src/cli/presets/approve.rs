@@ -13,8 +13,9 @@ use crate::cli::providers::put_text;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --hash it shows what waits and asks. Where nobody can be asked, as in a script, it wants \
-                  --hash, so that nothing is approved but what somebody looked at, or --yes."
+    after_help = "At a terminal it shows what waits and asks. Where nobody can be asked, as in a script, it approves \
+                  the one thing that waits and prints it; if several wait, it approves none of them without \
+                  --provider, --hash or --yes. --hash approves nothing but what somebody looked at."
 )]
 pub(in crate::cli) struct ApproveArgs {
     /// The preset
@@ -76,23 +77,27 @@ async fn approve(
 }
 
 /// Shows what waits; provider and hash of what the person at the terminal agrees
-/// to, or of all if he said so before.
+/// to, or of all if he said so before. Where nobody can be asked, the preset's
+/// name is his word for one proposal, never for one of several.
 fn agreed_to(name: &str, waiting: &[&Value], yes: bool) -> Result<Vec<(String, String)>, CliError> {
     let shown = |binding: &&Value| waits(name, binding);
     let may_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if !yes && !may_ask && !waiting.is_empty() {
+    if !yes && !may_ask && waiting.len() > 1 {
         let blocks: Vec<String> = waiting.iter().map(shown).collect();
         return Err(CliError(format!(
-            "nothing was approved: here nobody can be asked, so say with --hash what you looked at, or --yes for \
-             whatever waits.\n\n{}",
+            "nothing was approved: {} proposals wait, and here nobody can be asked which. Name one with --provider or \
+             --hash, or give --yes for all.\n\n{}",
+            waiting.len(),
             blocks.join("\n\n")
         )));
     }
     let mut agreed = Vec::new();
     for binding in waiting {
-        // What is approved goes to standard output, for programs.
-        eprintln!("{}\n", shown(binding));
-        if yes || asked("Approve this?")? {
+        if yes || may_ask {
+            // What is approved goes to standard output, for programs.
+            eprintln!("{}\n", shown(binding));
+        }
+        if yes || !may_ask || asked("Approve this?")? {
             agreed.push((cell(binding, "provider"), cell(binding, "waiting.hash")));
         }
     }
