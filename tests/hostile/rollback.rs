@@ -254,6 +254,55 @@ async fn what_agents_provoke_by_what_they_ask_takes_no_version_back() -> Result<
     Ok(())
 }
 
+/// Fails in a hook that is asked when the provider refuses to renew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_fails_over_refused_renewals_is_gone_back_from() -> Result<()> {
+    let world = world(true).await?;
+    let host = &world.host;
+    let mut said = as_the_record_says(description());
+    said["hooks"] = json!(["refresh-error"]);
+    said["refresh"]["kind"] = json!("refresh-token");
+    said["token-shapes"][0]["refresh-token"] = json!(["/refresh_token"]);
+    said["token-shapes"][0]["expires"] = json!([{"lifetime": "/expires_in"}]);
+    let hooked = |body: Body| Fixture {
+        hooks: vec![("refresh-error", body)],
+        ..Fixture::described(said.clone())
+    };
+    let passes = Body::Answer(json!({"ok": "transient"}));
+    put(host, "1.1.0", &hooked(passes))?;
+    host.audited(|e| e["action"] == "preset.waiting" && e.to_string().contains("1.1.0"))
+        .await?;
+    // As a script says it: one thing waits, and nobody can be asked.
+    let (code, _, said) = host.cli(&["preset", "approve", "probe"], "").await?;
+    ensure!(code == 0, "{said}");
+    waited_for(host, "1.1.0").await?;
+    world.provider.0.control(json!({ "access_ttl": 1 })).await?;
+    let mut agents = crowd(&world).await?;
+    put(host, "1.2.0", &hooked(Body::Wat("unreachable", vec![])))?;
+    waited_for(host, "1.2.0").await?;
+    let refused = json!({
+        "mode": "error", "status": 400, "error": "odd", "times": -1, "grant_type": "refresh_token",
+    });
+    world
+        .provider
+        .0
+        .control(json!({ "token_fault": refused }))
+        .await?;
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    for agent in &mut agents {
+        let reply = agent.call("whoami", json!({})).await?;
+        ensure!(
+            reply.countersign()["error"] == "provider_unavailable",
+            "{}",
+            reply.message
+        );
+    }
+    let event = host.audited(went_back).await?;
+    ensure!(event.to_string().contains("1.2.0"), "{event}");
+    waited_for(host, "1.1.0").await?;
+    Ok(())
+}
+
 /// Fails in a hook that is asked while somebody connects.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_with_which_nobody_can_connect_is_gone_back_from() -> Result<()> {

@@ -28,4 +28,4 @@ pub mod signers;
 pub mod upkeep;
 mod waiters;
 
-pub use service::{ClientKeeper, Held, Oauth, Party};
+pub use service::{AnswerHook, ClientKeeper, Held, Oauth, Party, Witness};

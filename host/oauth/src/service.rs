@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use countersign_core::connection::Connection;
 use countersign_core::hosts::HostPattern;
-use countersign_core::names::{ConnectionId, SecretName};
+use countersign_core::names::{ConnectionId, SecretName, UserName};
 use countersign_core::ports::{Kind, RecordKey, Revision, StoreError, World, parse, random_token};
-use countersign_core::preset::Preset;
+use countersign_core::preset::{Preset, PresetFault};
 use countersign_core::provider::Provider;
 use countersign_core::request::{Asking, BoundSecret, ClientKey, Sender};
 use countersign_core::secret::Sealed;
@@ -50,6 +50,22 @@ pub trait ClientKeeper: Send + Sync {
     fn rejected(&self, provider: &Arc<Provider>);
 }
 
+/// A hook that a provider's answer is read with while nobody looks on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerHook {
+    /// What is in an answer with tokens.
+    TokenAnswer,
+    /// Whether a refusal is final.
+    RefreshError,
+}
+
+/// Hears of presets that fail when tokens are renewed or obtained.
+pub trait Witness: Send + Sync {
+    /// A hook failed over an answer that was meant for this user. Returns at
+    /// once.
+    fn hook_failed(&self, party: &Party, user: &UserName, hook: AnswerHook, fault: &PresetFault);
+}
+
 /// Client of all providers. Made once.
 pub struct Oauth {
     pub(crate) world: World,
@@ -58,6 +74,7 @@ pub struct Oauth {
     pub(crate) waiters: Waiters,
     pub(crate) remembered: Remembered,
     keeper: OnceLock<Arc<dyn ClientKeeper>>,
+    witness: OnceLock<Arc<dyn Witness>>,
     /// Names this service in leases: the process, and a random part.
     pub(crate) holder: String,
     /// Renewals under way.
@@ -104,6 +121,7 @@ impl Oauth {
             waiters: Waiters::default(),
             remembered: Remembered::default(),
             keeper: OnceLock::new(),
+            witness: OnceLock::new(),
             holder,
             flights: Mutex::default(),
             resting: Mutex::default(),
@@ -127,6 +145,25 @@ impl Oauth {
         if let Some(keeper) = self.keeper.get() {
             keeper.rejected(provider);
         }
+    }
+
+    /// Says who is to be told of hooks that fail; the first one stays.
+    pub fn tell_faults(&self, witness: Arc<dyn Witness>) {
+        let _ = self.witness.set(witness);
+    }
+
+    /// A hook's outcome, with a fault told.
+    pub(crate) fn witnessed<T>(
+        &self,
+        party: &Party,
+        user: &UserName,
+        hook: AnswerHook,
+        outcome: Result<T, PresetFault>,
+    ) -> Result<T, PresetFault> {
+        if let (Err(fault), Some(witness)) = (&outcome, self.witness.get()) {
+            witness.hook_failed(party, user, hook, fault);
+        }
+        outcome
     }
 
     /// How well connections are looked after.

@@ -1,9 +1,13 @@
-//! Faults of presets on their way from calls and consents to the catalog, which
-//! may go back from a version that fails for everybody. Nobody waits for it.
+//! Faults of presets on their way from calls, consents and renewals to the
+//! catalog, which may go back from a version that fails for everybody. Nobody
+//! waits for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_presets::FaultReport;
+use countersign_core::names::UserName;
+use countersign_core::preset::PresetFault;
+use countersign_oauth::{AnswerHook, Party, Witness};
+use countersign_presets::{ConsentHook, FaultReport};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::wiring::App;
@@ -32,10 +36,26 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// A preset failed in a call or a consent.
+    /// A preset failed in a call, a consent or a renewal.
     pub fn report(&self, report: FaultReport) {
         // Full or closed: then others told the same, or the host ends.
         let _ = self.sender.try_send(report);
+    }
+}
+
+impl Witness for Faults {
+    fn hook_failed(&self, party: &Party, user: &UserName, hook: AnswerHook, fault: &PresetFault) {
+        self.report(FaultReport {
+            provider: party.provider.name.clone(),
+            digest: party.preset.digest(),
+            user: user.clone(),
+            tool: None,
+            hook: Some(match hook {
+                AnswerHook::TokenAnswer => ConsentHook::TokenAnswer,
+                AnswerHook::RefreshError => ConsentHook::RefreshError,
+            }),
+            fault: fault.clone(),
+        });
     }
 }
 

@@ -87,7 +87,7 @@ pub struct App {
     /// What is counted.
     pub metrics: Arc<crate::metrics::Metrics>,
     /// Faults of presets, on their way to the catalog.
-    pub faults: crate::faults::Faults,
+    pub faults: Arc<crate::faults::Faults>,
     /// What decisions were made by, where a server records it.
     pub recorder: Arc<crate::replay::Recorder>,
     /// How large and deep a message may be.
@@ -150,6 +150,8 @@ impl App {
             config.refresh,
             metrics.clone(),
         );
+        let faults = Arc::new(crate::faults::Faults::default());
+        oauth.tell_faults(faults.clone());
         let discoveries = Discoveries::new(
             Arc::clone(&registry),
             Arc::clone(&oauth),
@@ -209,7 +211,7 @@ impl App {
             strangers: Arc::default(),
             calls: crate::call::ids::CallIds::new(&*world.random),
             metrics,
-            faults: crate::faults::Faults::default(),
+            faults,
             recorder: Arc::new(crate::replay::Recorder::new(key("recorded decisions")?)),
             limits: Limits::default(),
             origins: vec![public_url.origin().ascii_serialization()],

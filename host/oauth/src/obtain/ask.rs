@@ -19,7 +19,7 @@ use url::Url;
 use super::{Errand, Identity, Row, Way};
 use crate::refresh::FreshError;
 use crate::refresh::lease::Taken;
-use crate::service::Oauth;
+use crate::service::{AnswerHook, Oauth};
 
 /// How often another replica's request is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -242,8 +242,9 @@ impl Oauth {
         let description = preset.description();
         let shapes = if description.hooks.token_answer {
             let masked = masked_body(answer, description.token_answer.may_be_form, &[]);
-            preset
-                .token_answer(answer.status(), &masked)
+            let outcome = preset.token_answer(answer.status(), &masked);
+            let user = &errand.purpose.user;
+            self.witnessed(&errand.party, user, AnswerHook::TokenAnswer, outcome)
                 .map_err(|fault| FreshError::Call(CallError::Preset(fault)))?
         } else {
             None

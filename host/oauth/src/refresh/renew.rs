@@ -20,7 +20,7 @@ use super::lease::{Lease, Taken};
 use super::{Errand, FreshError};
 use crate::connections::{ATTEMPTS, record_key};
 use crate::health::Word;
-use crate::service::{Held, Oauth};
+use crate::service::{AnswerHook, Held, Oauth};
 
 /// How often another replica's renewal is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -244,10 +244,12 @@ impl Oauth {
         let description = preset.description();
         let retry_after = answer.retry_after(self.world.clock.now());
         let may_be_form = description.token_answer.may_be_form;
-        let shapes = description
-            .hooks
-            .token_answer
-            .then(|| preset.token_answer(answer.status(), &masked_body(answer, may_be_form, &[])));
+        let told = (&errand.party, &errand.key.user);
+        let shapes = description.hooks.token_answer.then(|| {
+            let masked = masked_body(answer, may_be_form, &[]);
+            let outcome = preset.token_answer(answer.status(), &masked);
+            self.witnessed(told.0, told.1, AnswerHook::TokenAnswer, outcome)
+        });
         let shapes = match shapes.transpose() {
             Ok(shapes) => shapes.flatten(),
             Err(fault) => {
@@ -292,9 +294,10 @@ impl Oauth {
                 .cloned()
                 .collect();
             let masked = masked_body(answer, may_be_form, &keep);
+            let outcome = preset.refresh_error(*status, code.as_deref(), &masked);
             // A hook that fails says nothing: the refusal then passes.
-            hook = preset
-                .refresh_error(*status, code.as_deref(), &masked)
+            hook = self
+                .witnessed(told.0, told.1, AnswerHook::RefreshError, outcome)
                 .unwrap_or(Some(false));
         }
         Answered::Failed {
