@@ -69,6 +69,7 @@ pub trait Redact {
     /// The call, and its result as JSON, in which the credential is asterisks.
     /// All pointers are about the result as it is given, whatever else is
     /// dropped. One that leads nowhere, a mask on what is no string and an error
-    /// withhold the result.
+    /// withhold the result. A JSON-RPC error in its place comes as
+    /// `{"error": …}`, with pointers like `/error/message`.
     fn redact(call: &Call, content: &str) -> Result<Vec<Redaction>, String>;
 }

@@ -62,6 +62,16 @@ async fn a_redactor_takes_out_of_text_and_structure_in_json_and_in_streams() -> 
                 .call("echo", json!({ "text": "please vanish" }))
                 .await?;
             assert_eq!(reply.ok()?["content"], json!([]));
+            // An error repeats what was asked for.
+            let reply = agent
+                .ask(
+                    "resources/read",
+                    json!({ "uri": "notes://bob@example.com" }),
+                )
+                .await?;
+            assert!(reply.message["error"]["code"].is_i64(), "{}", reply.message);
+            assert!(!raw(&reply).contains("bob@"), "{}", reply.message);
+            assert!(raw(&reply).contains("***"), "{}", reply.message);
         }
     }
     Ok(())

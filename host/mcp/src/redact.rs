@@ -1,9 +1,13 @@
-//! Takes out of a result what a redactor names, and leaves every other byte as
-//! it came. Nothing is ever added: what is masked becomes a fixed mark.
+//! Takes out of a result or an error what a redactor names, and leaves every
+//! other byte as it came. Nothing is ever added: what is masked becomes a fixed
+//! mark.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use countersign_core::preset::{PresetFault, Redaction};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::json::Members;
@@ -21,15 +25,23 @@ const BAD: UpstreamFault = UpstreamFault::NotMcp("its answer is not valid JSON-R
 /// Lists that MCP demands: dropped, they are empty.
 const DEMANDED: [&str; 3] = ["content", "contents", "messages"];
 
+/// What a server's notifications say in words, by method; the other members
+/// are numbers, names and addresses.
+const WORDS: [(&str, &str); 3] = [
+    ("notifications/progress", "message"),
+    ("notifications/cancelled", "reason"),
+    ("notifications/tasks/status", "statusMessage"),
+];
+
 /// Whether the results of this method are shown to a redactor.
 #[must_use]
 pub fn is_redacted(method: &str) -> bool {
     matches!(method, "tools/call" | "resources/read" | "prompts/get")
 }
 
-/// Hands each result to `redact` and takes out what it names. A result that
-/// cannot be looked through, and one in which something named is not there,
-/// is withheld.
+/// Hands each result to `redact`, and each error as `{"error": …}`, and takes
+/// out what it names. What cannot be looked through, and that in which something
+/// named is not there, is withheld.
 #[must_use]
 pub fn redact_filter(
     mut redact: impl FnMut(&str) -> Result<Vec<Redaction>, PresetFault> + Send + 'static,
@@ -38,23 +50,58 @@ pub fn redact_filter(
         let text = std::str::from_utf8(json).map_err(|_| BAD)?.trim();
         strict::check(text, MAX_DEPTH).map_err(|_| BAD)?;
         let mut message = Members::parse(text).map_err(|_| BAD)?;
-        let Some(result) = message.get("result").map(str::to_owned) else {
-            return Ok(None);
-        };
-        if result.len() > LARGEST {
-            return Err(withheld(format!(
-                "the result has {} bytes, and at most {LARGEST} are looked through",
-                result.len()
-            )));
+        let result = message.get("result").map(str::to_owned);
+        let error = message.get("error").map(|e| format!(r#"{{"error":{e}}}"#));
+        let mut is_less = false;
+        if let Some(result) = result
+            && let Some(less) = looked_through(&result, &mut redact)?
+        {
+            message.set("result", less);
+            is_less = true;
         }
-        let redactions = redact(&result).map_err(UpstreamFault::Withheld)?;
-        if redactions.is_empty() {
-            return Ok(None);
+        if let Some(error) = error
+            && let Some(less) = looked_through(&error, &mut redact)?
+        {
+            message.set("error", error_in(&less).map_err(withheld)?);
+            is_less = true;
         }
-        let less = apply(&result, &redactions).map_err(withheld)?;
-        message.set("result", less);
-        Ok(Some(message.to_string().into()))
+        Ok(is_less.then(|| message.to_string().into()))
     })
+}
+
+/// What the redactor leaves of it; none if that is all of it.
+fn looked_through(
+    shown: &str,
+    redact: &mut impl FnMut(&str) -> Result<Vec<Redaction>, PresetFault>,
+) -> Result<Option<String>, UpstreamFault> {
+    if shown.len() > LARGEST {
+        return Err(withheld(format!(
+            "the result has {} bytes, and at most {LARGEST} are looked through",
+            shown.len()
+        )));
+    }
+    let redactions = redact(shown).map_err(UpstreamFault::Withheld)?;
+    if redactions.is_empty() {
+        return Ok(None);
+    }
+    apply(shown, &redactions).map(Some).map_err(withheld)
+}
+
+/// The error in `{"error": …}`, if it still is one (JSON-RPC 2.0 §5.1).
+fn error_in(shown: &str) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct RpcError {
+        #[serde(rename = "code")]
+        _code: i64,
+        #[serde(rename = "message")]
+        _message: String,
+    }
+    let whole =
+        || "it drops the code or the message of an error; a message can be masked".to_owned();
+    let shown = Members::parse(shown).map_err(|_| whole())?;
+    let error = shown.get("error").ok_or_else(whole)?;
+    serde_json::from_str::<RpcError>(error).map_err(|_| whole())?;
+    Ok(error.to_owned())
 }
 
 fn withheld(why: String) -> UpstreamFault {
@@ -213,24 +260,64 @@ fn place(path: &[&str]) -> String {
     format!("{:?}", pointer.chars().take(120).collect::<String>())
 }
 
-/// An answer's message that is passed on beside a result that is redacted: no
-/// other response, which nobody has looked through, and no log lines, which may
-/// say the same things.
-pub(crate) fn may_pass(data: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
+/// What becomes of a message that stands beside a result that is redacted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// It passes as it is.
+    Whole,
+    /// It passes without its words, which may say the same things.
+    Less(Bytes),
+    /// It does not pass: another response or a log line, which nobody has
+    /// looked through.
+    Nothing,
+}
+
+/// See [`Beside`].
+pub(crate) fn beside(data: &[u8]) -> Beside {
+    #[derive(Deserialize)]
     struct Head<'a> {
         #[serde(borrow)]
         method: Option<std::borrow::Cow<'a, str>>,
+        id: Option<IgnoredAny>,
     }
-    let text = std::str::from_utf8(data).unwrap_or_default();
-    let harmless = |head: &Head<'_>| {
-        head.method
-            .as_deref()
-            .is_some_and(|method| method != "notifications/message")
-    };
+    let text = std::str::from_utf8(data).unwrap_or_default().trim();
     // What two readers could read differently is nobody's to pass.
-    strict::check(text.trim(), MAX_DEPTH).is_ok()
-        && serde_json::from_str::<Head<'_>>(text).is_ok_and(|head| harmless(&head))
+    let head = strict::check(text, MAX_DEPTH)
+        .ok()
+        .and_then(|()| serde_json::from_str::<Head<'_>>(text).ok());
+    let Some(Head {
+        method: Some(method),
+        id,
+    }) = head
+    else {
+        return Beside::Nothing;
+    };
+    if method == "notifications/message" {
+        return Beside::Nothing;
+    }
+    let words = WORDS.iter().find(|(of, _)| id.is_none() && *of == method);
+    match words {
+        Some((_, words)) => without_words(text, words),
+        None => Beside::Whole,
+    }
+}
+
+fn without_words(text: &str, words: &str) -> Beside {
+    let Ok(mut message) = Members::parse(text) else {
+        return Beside::Nothing;
+    };
+    let Some(params) = message.get("params").map(str::to_owned) else {
+        return Beside::Whole;
+    };
+    match Members::parse(&params) {
+        Ok(members) if members.get(words).is_none() => Beside::Whole,
+        Ok(mut members) => {
+            members.remove(words);
+            message.set("params", members.to_string());
+            Beside::Less(message.to_string().into())
+        }
+        Err(_) => Beside::Nothing,
+    }
 }
 
 #[cfg(test)]
@@ -309,8 +396,28 @@ mod tests {
         let mut drops = redact_filter(|_| Ok(vec![drop_at("/content/0")]));
         let found = drops(message(r#""result":{"content":["a","b"]}"#).as_bytes()).unwrap();
         assert_eq!(found.unwrap(), r#"{"id":1,"result":{"content":["b"]}}"#);
-        let error = message(r#""error":{"code":1,"message":"m"}"#);
-        assert_eq!(drops(error.as_bytes()), Ok(None));
+        // An error is shown in its own place, so that nothing fits by accident.
+        let error = message(r#""error":{"code":1,"message":"m","data":{"a":"b"}}"#);
+        assert!(matches!(
+            drops(error.as_bytes()),
+            Err(UpstreamFault::Withheld(PresetFault::BadOutput(_)))
+        ));
+        let mut masks = redact_filter(|shown| {
+            assert_eq!(
+                shown,
+                r#"{"error":{"code":1,"message":"m","data":{"a":"b"}}}"#
+            );
+            Ok(vec![mask_at("/error/message"), drop_at("/error/data/a")])
+        });
+        let found = masks(error.as_bytes()).unwrap();
+        assert_eq!(
+            found.unwrap(),
+            r#"{"id":1,"error":{"code":1,"message":"[redacted]","data":{}}}"#
+        );
+        for whole in ["/error", "/error/code", "/error/message"] {
+            let mut takes = redact_filter(move |_| Ok(vec![drop_at(whole)]));
+            assert!(takes(error.as_bytes()).is_err(), "{whole}");
+        }
         let nothing = message(r#""result":{}"#);
         assert!(matches!(
             drops(nothing.as_bytes()),
@@ -335,22 +442,39 @@ mod tests {
     }
 
     #[test]
-    fn other_responses_and_log_lines_do_not_pass_beside_a_redacted_result() {
-        for (message, passes) in [
-            (r#"{"method":"notifications/progress","params":{}}"#, true),
-            (r#"{"id":1,"method":"sampling/createMessage"}"#, true),
-            (
-                r#"{"method":"notifications/message","params":{"data":"x"}}"#,
-                false,
-            ),
-            (r#"{"method":"notifications\/message"}"#, false),
-            (r#"{"id":2,"result":{}}"#, false),
-            (r#"{"id":2,"error":{}}"#, false),
-            (r#"[{"method":"x"}]"#, false),
-            (r#"{"method":"x","method":"notifications/message"}"#, false),
-            ("nonsense", false),
+    fn other_responses_and_words_do_not_pass_beside_a_redacted_result() {
+        for whole in [
+            r#"{"method":"notifications/progress","params":{}}"#,
+            r#"{"method":"notifications/progress"}"#,
+            r#"{"method":"notifications/tools/list_changed"}"#,
+            r#"{"id":1,"method":"sampling/createMessage"}"#,
         ] {
-            assert_eq!(may_pass(message.as_bytes()), passes, "{message}");
+            assert_eq!(beside(whole.as_bytes()), Beside::Whole, "{whole}");
+        }
+        for (message, less) in [
+            (
+                r#"{"method":"notifications/progress","params":{"progressToken":1,"message":"ada@example.com","progress":2}}"#,
+                r#"{"method":"notifications/progress","params":{"progressToken":1,"progress":2}}"#,
+            ),
+            (
+                r#"{"method":"notifications\/cancelled","params":{"requestId":7,"reason":"x"}}"#,
+                r#"{"method":"notifications\/cancelled","params":{"requestId":7}}"#,
+            ),
+        ] {
+            let found = beside(message.as_bytes());
+            assert_eq!(found, Beside::Less(less.into()), "{message}");
+        }
+        for nothing in [
+            r#"{"method":"notifications/message","params":{"data":"x"}}"#,
+            r#"{"method":"notifications\/message"}"#,
+            r#"{"method":"notifications/progress","params":["x"]}"#,
+            r#"{"id":2,"result":{}}"#,
+            r#"{"id":2,"error":{}}"#,
+            r#"[{"method":"x"}]"#,
+            r#"{"method":"x","method":"notifications/message"}"#,
+            "nonsense",
+        ] {
+            assert_eq!(beside(nothing.as_bytes()), Beside::Nothing, "{nothing}");
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::body::AnswerBody;
 use crate::envelope::Request;
-use crate::redact::may_pass;
+use crate::redact::{Beside, beside};
 use crate::revision::{Era, Revision};
 use crate::rewrite::{Filter, has_unsafe_url};
 use crate::sse::{self, Event, Parser};
@@ -309,7 +309,7 @@ impl Relay {
         }
     }
 
-    fn look(&mut self, event: Event) -> Result<(), UpstreamFault> {
+    fn look(&mut self, mut event: Event) -> Result<(), UpstreamFault> {
         self.had_id |= event.has_id;
         let data = event.data.as_ref().filter(|d| !d.is_empty());
         if let Some(data) = data {
@@ -333,8 +333,15 @@ impl Relay {
                 self.ready.push_back(event);
                 return Ok(());
             }
-            if self.rules.guarded && !may_pass(data) {
-                return Ok(());
+            if self.rules.guarded {
+                match beside(data) {
+                    Beside::Whole => {}
+                    Beside::Less(less) => {
+                        event.raw = sse::with_data(&event, &less);
+                        event.data = Some(less);
+                    }
+                    Beside::Nothing => return Ok(()),
+                }
             }
         }
         if self.rules.guarded && event.has_id {
@@ -462,8 +469,8 @@ mod tests {
     async fn beside_a_redacted_result_nothing_passes_that_nobody_looked_through() {
         let filter: Filter =
             Box::new(|_| Ok(Some(Bytes::from_static(b"{\"id\":1,\"result\":\"less\"}"))));
-        let stream = "id: 1\ndata: \n\n: ping\n\nid: 2\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\ndata: {\"method\":\"notifications/message\",\"params\":\"secret\"}\n\ndata: {\"id\":2,\"result\":\"secret\"}\n\nid: 9\ndata: {\"id\":1,\"result\":\"secret\"}\n\ndata: {\"id\":1,\"result\":\"secret\"}\n\n";
-        let expected = ": ping\n\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\nid: 9\ndata: {\"id\":1,\"result\":\"less\"}\n\n";
+        let stream = "id: 1\ndata: \n\n: ping\n\nid: 2\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\nid: 5\ndata: {\"method\":\"notifications/progress\",\"params\":{\"progress\":1,\"message\":\"secret\"}}\n\ndata: {\"method\":\"notifications/message\",\"params\":\"secret\"}\n\ndata: {\"id\":2,\"result\":\"secret\"}\n\nid: 9\ndata: {\"id\":1,\"result\":\"secret\"}\n\ndata: {\"id\":1,\"result\":\"secret\"}\n\n";
+        let expected = ": ping\n\nevent: message\ndata: {\"method\":\"notifications/progress\"}\n\ndata: {\"method\":\"notifications/progress\",\"params\":{\"progress\":1}}\n\nid: 9\ndata: {\"id\":1,\"result\":\"less\"}\n\n";
         let guarded = rules(true).guarded().with_filter(filter);
         assert_eq!(relayed(stream, guarded).await, expected);
         // Nobody resumes a stream whose rest nobody would look through.

@@ -149,6 +149,12 @@ pub(super) async fn check(subject: &Subject) -> Result<Group, KitError> {
             "redact (an empty result)",
             preset.redact(&call, "{}").map(drop),
         );
+        let error = r#"{"error":{"code":-32602,"message":"no note of ada@example.com"}}"#;
+        survived(
+            &mut group,
+            "redact (an error)",
+            preset.redact(&call, error).map(drop),
+        );
     }
     if group.checks.len() == before {
         group.skip("hooks answer", "it names none");
