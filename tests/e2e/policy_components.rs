@@ -67,6 +67,12 @@ async fn a_policy_component_is_signed_carried_trusted_and_shown_with_its_reason(
     ensure!(pulled.contains("catalog/policies/sql-guard"), "{pulled}");
     let one = shown(host, |one| one["state"] == "ready").await?;
     ensure!(one["origin"]["signature"] == "unchecked", "{one}");
+    let of = format!("file:policies/{file}");
+    let on_record = |action: &'static str| {
+        let of = of.clone();
+        move |event: &Value| event["action"] == action && event["resource"] == of.as_str()
+    };
+    host.audited(on_record("policy.loaded")).await?;
 
     cli(
         host,
@@ -101,6 +107,8 @@ async fn a_policy_component_is_signed_carried_trusted_and_shown_with_its_reason(
     let one = shown(host, |one| one["state"] == "refused").await?;
     let reason = one["reason"].as_str().unwrap_or_default();
     ensure!(reason.contains("acme"), "{one}");
+    let event = host.audited(on_record("policy.refused")).await?;
+    ensure!(event.to_string().contains("acme"), "{event}");
     // A policy that cannot judge lets nothing through.
     until(&mut agent, Some("preset_unavailable")).await?;
     let table = cli(host, &["preset", "list"]).await?;

@@ -38,7 +38,7 @@ use files::{Candidate, Files};
 pub(crate) use report::inspection;
 pub use report::{
     BindError, BindingStatus, CatalogEntry, CatalogEvent, FileState, Inspection, OpenError,
-    PassedOver, Proposal, Serving,
+    PassedOver, PolicyChange, Proposal, Serving,
 };
 use suspects::Suspects;
 pub use suspects::{ConsentHook, FaultReport};
@@ -98,7 +98,7 @@ impl Catalog {
         let (events, from_start) = broadcast::channel(BACKLOG);
         let this = Arc::new(Self {
             dir: dir.to_owned(),
-            policies: Policies::open(dir, &sandboxes, trust.clone()),
+            policies: Policies::open(dir, &sandboxes, trust.clone(), events.clone()),
             sandboxes,
             trust: ArcSwap::from_pointee(trust),
             scanning: Mutex::new(()),
@@ -279,6 +279,8 @@ impl Catalog {
                 CatalogEvent::Pending { proposal } => {
                     tracing::info!(provider = %proposal.provider, file = proposal.file, "preset waits for approval");
                 }
+                // Told where it is noticed.
+                CatalogEvent::Policy { .. } => {}
                 CatalogEvent::RolledBack {
                     provider,
                     from,

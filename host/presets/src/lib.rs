@@ -22,6 +22,7 @@ mod bound;
 mod cache;
 mod catalog;
 mod check;
+mod crew;
 mod deadline;
 mod engine;
 mod faults;
@@ -45,8 +46,8 @@ pub use approval::{Approval, ApprovalHash, canonical_settings};
 pub use cache::CompileCache;
 pub use catalog::{
     BindError, BindingStatus, Catalog, CatalogEntry, CatalogEvent, ConsentHook, FaultReport,
-    FileState, Inspection, OpenError, PassedOver, Proposal, Serving, compare_versions,
-    inspect_file, inspect_file_with, rehearse_file,
+    FileState, Inspection, OpenError, PassedOver, PolicyChange, Proposal, Serving,
+    compare_versions, inspect_file, inspect_file_with, rehearse_file,
 };
 pub use check::CheckError;
 pub use engine::{ClassConfig, EngineConfig, EngineError};

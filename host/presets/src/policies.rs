@@ -16,9 +16,11 @@ use countersign_core::names::{Digest, PresetName};
 use countersign_core::policy::{Judge, Judgement, Subject};
 use countersign_core::preset::PresetFault;
 use serde_json::{Map, Value};
+use tokio::sync::broadcast;
 
 use crate::approval::canonical_settings;
-use crate::catalog::compare_versions;
+use crate::catalog::{CatalogEvent, PolicyChange, compare_versions};
+use crate::crew::side_by_side;
 use crate::engine::Sandboxes;
 use crate::faults::plain;
 use crate::load::{self, LoadError, Source};
@@ -106,8 +108,14 @@ struct Stamp {
 struct Known {
     /// None: to be looked at again.
     stamp: Option<Stamp>,
-    content: Result<Arc<Loaded>, (Option<Digest>, String)>,
+    content: Content,
+    /// What was told of it last.
+    told: PolicyChange,
 }
+
+/// What a file holds; else its digest, if it could be read, and why it cannot be
+/// used.
+type Content = Result<Arc<Loaded>, (Option<Digest>, String)>;
 
 /// The folder.
 pub struct Policies {
@@ -117,18 +125,28 @@ pub struct Policies {
     files: Mutex<BTreeMap<String, Known>>,
     /// Contents that were bound, by digest: a file may go, its policy stays.
     held: Mutex<BTreeMap<Digest, Weak<Loaded>>>,
+    events: broadcast::Sender<CatalogEvent>,
+    /// Held while components are read, so that each change is told once.
+    scanning: Mutex<()>,
 }
 
 impl Policies {
     /// The folder `policies` in a catalog's. Blocks while components are
     /// compiled.
-    pub(crate) fn open(catalog: &Path, sandboxes: &Arc<Sandboxes>, trust: Trust) -> Self {
+    pub(crate) fn open(
+        catalog: &Path,
+        sandboxes: &Arc<Sandboxes>,
+        trust: Trust,
+        events: broadcast::Sender<CatalogEvent>,
+    ) -> Self {
         let this = Self {
             dir: catalog.join("policies"),
             sandboxes: Arc::clone(sandboxes),
             trust: ArcSwap::from_pointee(trust),
             files: Mutex::default(),
             held: Mutex::default(),
+            events,
+            scanning: Mutex::new(()),
         };
         this.rescan();
         this
@@ -137,11 +155,18 @@ impl Policies {
     /// Looks at the folder; whether anything has changed. A file that is still
     /// being written is refused now and looked at again when it has changed.
     pub fn rescan(&self) -> bool {
+        let _scanning = lock(&self.scanning);
         let found = look(&self.dir);
         let (outdated, mut changed) = {
             let mut files = lock(&self.files);
             let before = files.len();
-            files.retain(|file, _| found.contains_key(file));
+            files.retain(|file, _| {
+                let stays = found.contains_key(file);
+                if !stays {
+                    self.tell(file, PolicyChange::Removed);
+                }
+                stays
+            });
             let same = |file: &String, stamp: &Stamp| {
                 stamp.component.is_some()
                     && files.get(file).is_some_and(|k| k.stamp == Some(*stamp))
@@ -150,22 +175,44 @@ impl Policies {
             let outdated: Vec<_> = found.into_iter().filter(|(f, s)| !same(f, s)).collect();
             (outdated, gone)
         };
-        for (file, stamp) in outdated {
-            let content = self.load(&file);
-            match &content {
-                Ok(loaded) => {
-                    tracing::info!(file, digest = %loaded.digest, "policy component loaded")
-                }
-                Err((_, reason)) => tracing::warn!(file, reason, "policy component refused"),
-            }
+        let contents = side_by_side("policies", &outdated, |(file, _)| self.load(file));
+        for ((file, stamp), content) in outdated.into_iter().zip(contents) {
+            let change = change(&content);
             let stamp = Some(stamp);
-            lock(&self.files).insert(file, Known { stamp, content });
+            let known = Known {
+                stamp,
+                content,
+                told: change.clone(),
+            };
+            let before = lock(&self.files).insert(file.clone(), known);
+            // Looked at again, with the same outcome, is no news.
+            if before.is_none_or(|before| before.told != change) {
+                self.tell(&file, change);
+            }
             changed = true;
         }
         changed
     }
 
-    fn load(&self, file: &str) -> Result<Arc<Loaded>, (Option<Digest>, String)> {
+    fn tell(&self, file: &str, change: PolicyChange) {
+        match &change {
+            PolicyChange::Loaded { digest, origin } => match &origin.warning {
+                Some(warning) => {
+                    tracing::warn!(file, %digest, warning, "policy component loaded");
+                }
+                None => tracing::info!(file, %digest, %origin, "policy component loaded"),
+            },
+            PolicyChange::Refused { reason } => {
+                tracing::warn!(file, reason, "policy component refused");
+            }
+            PolicyChange::Removed => tracing::info!(file, "policy component removed"),
+        }
+        let file = file.to_owned();
+        // Without subscribers nobody needs to know.
+        let _ = self.events.send(CatalogEvent::Policy { file, change });
+    }
+
+    fn load(&self, file: &str) -> Content {
         let source = load::read_all(&self.dir.join(file)).map_err(|e| (None, e.to_string()))?;
         let digest = Digest::of(&source.bytes);
         let loaded = load_source(&self.sandboxes, &self.trust.load(), file, source, digest);
@@ -269,6 +316,19 @@ impl Policies {
             (None, Some((_, why))) => Err(PolicyBindError::Refused(digest, why.clone())),
             (None, None) => Ok(None),
         }
+    }
+}
+
+/// What is told of an outcome.
+fn change(content: &Content) -> PolicyChange {
+    match content {
+        Ok(loaded) => PolicyChange::Loaded {
+            digest: loaded.digest,
+            origin: Box::new(loaded.standing.origin()),
+        },
+        Err((_, reason)) => PolicyChange::Refused {
+            reason: reason.clone(),
+        },
     }
 }
 

@@ -175,6 +175,26 @@ pub struct Inspection {
     pub description: Option<Description>,
 }
 
+/// What became of a policy component's file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum PolicyChange {
+    /// Policies may name it.
+    Loaded {
+        /// Of its content.
+        digest: Digest,
+        /// Who vouches for it.
+        origin: Box<Origin>,
+    },
+    /// It may not be used; what was bound before goes on as far as it may.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It is gone.
+    Removed,
+}
+
 /// What changed. For audit and telemetry.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -216,6 +236,13 @@ pub enum CatalogEvent {
     Pending {
         /// What waits.
         proposal: Box<Proposal>,
+    },
+    /// A policy component was loaded, refused or removed.
+    Policy {
+        /// The file's name in the folder `policies`.
+        file: String,
+        /// What happened.
+        change: PolicyChange,
     },
     /// A version failed for several users where the one before does not, and
     /// was taken back. To be stored, or the next start tries it again.

@@ -1,21 +1,15 @@
 //! Reading the directory: what is new is loaded, and what may serve is decided
 //! anew.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use countersign_core::names::Digest;
 
 use super::files::Stamp;
 use super::{Catalog, CatalogEvent, files, lock};
+use crate::crew::side_by_side;
 use crate::load::{self, LoadError, Loaded};
 use crate::signature::Trust;
-
-/// Components that are compiled side by side at most: each compiler works on
-/// several functions at once by itself.
-const WORKERS: usize = 4;
-/// Files between two lines of progress.
-const PROGRESS: usize = 10;
 
 /// What was made of one file.
 struct Read {
@@ -98,45 +92,10 @@ impl Catalog {
         files.has_unsettled()
     }
 
-    /// Reads, compiles and tries out files, a few at a time; the outcomes are in
-    /// the order of the files.
+    /// Reads, compiles and tries out files; the outcomes are in the order of the
+    /// files.
     fn read_all(&self, work: &[(String, Stamp)]) -> Vec<Option<Read>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = cores.min(WORKERS).min(work.len());
-        if workers < 2 {
-            return work.iter().map(|(f, s)| self.read_one(f, *s)).collect();
-        }
-        let next = AtomicUsize::new(0);
-        let (done, outcomes) = mpsc::channel();
-        let mut all: Vec<Option<Read>> = work.iter().map(|_| None).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                let (next, done) = (&next, done.clone());
-                scope.spawn(move || {
-                    loop {
-                        let place = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((file, stamp)) = work.get(place) else {
-                            return;
-                        };
-                        // Read to the end below.
-                        let _ = done.send((place, self.read_one(file, *stamp)));
-                    }
-                });
-            }
-            drop(done);
-            for (count, (place, outcome)) in outcomes.iter().enumerate() {
-                if (count + 1) % PROGRESS == 0 && count + 1 < work.len() {
-                    tracing::info!("presets: looked at {} of {}", count + 1, work.len());
-                }
-                if let Some(slot) = all.get_mut(place) {
-                    *slot = outcome;
-                }
-            }
-        });
-        if work.len() >= PROGRESS {
-            tracing::info!("presets: looked at all {}", work.len());
-        }
-        all
+        side_by_side("presets", work, |(file, stamp)| self.read_one(file, *stamp))
     }
 
     /// None if this very content was looked at before.

@@ -3,7 +3,7 @@
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::names::{Digest, ProviderName};
 use countersign_core::ports::StoreError;
-use countersign_presets::CatalogEvent;
+use countersign_presets::{CatalogEvent, PolicyChange};
 
 use super::approve::approval_writes;
 use super::told;
@@ -40,6 +40,25 @@ impl Registry {
             }
             CatalogEvent::Removed { file } => {
                 AuditEvent::new(now, "preset.removed", Outcome::Allowed).on(format!("file:{file}"))
+            }
+            CatalogEvent::Policy { file, change } => {
+                let (action, outcome, detail) = match change {
+                    PolicyChange::Loaded { digest, origin } => (
+                        "policy.loaded",
+                        Outcome::Allowed,
+                        Some(format!("{digest}, {}", told(&origin))),
+                    ),
+                    PolicyChange::Refused { reason } => {
+                        ("policy.refused", Outcome::Denied, Some(reason))
+                    }
+                    PolicyChange::Removed => ("policy.removed", Outcome::Allowed, None),
+                };
+                let event =
+                    AuditEvent::new(now, action, outcome).on(format!("file:policies/{file}"));
+                match detail {
+                    Some(detail) => event.detail(detail),
+                    None => event,
+                }
             }
             CatalogEvent::Swapped {
                 provider,
