@@ -161,20 +161,14 @@ impl Figures {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let micros = |n: u64| format!("{:.1}", n as f64 / 1000.0);
         let row = |what: &str, t: &Times| {
-            format!(
-                "  {what:<16}{:>10}{:>10}{:>10}\n",
-                micros(t.p50),
-                micros(t.p99),
-                micros(t.mean)
-            )
+            format!("  {what:<16}{:>10}{:>10}{:>10}\n", t.p50, t.p99, t.mean)
         };
         format!(
             "{} {}  {:.1} kB  {}\n\n\
              One call of {} ({} times)\n  {:<16}{:>10}{:>10}{:>10}\n{}{}  {:<16}{:>10}\n\n\
              Memory of one call  {} KiB\nLoading             {:.0} ms of processor time\n\n\
-             Times are microseconds. The host runs every call in a fresh sandbox; a kept one is for\n\
+             Times are nanoseconds. The host runs every call in a fresh sandbox; a kept one is for\n\
              comparison only. A component has no native figure.",
             self.preset,
             self.version,

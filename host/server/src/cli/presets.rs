@@ -11,6 +11,7 @@ mod approve;
 mod bench;
 mod build;
 mod carried;
+mod described;
 mod diff;
 mod enable;
 mod files;

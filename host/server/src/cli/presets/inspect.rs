@@ -7,6 +7,7 @@ use countersign_presets::signature::Trust;
 use countersign_presets::{EngineConfig, Inspection, PermissionSet};
 use serde_json::{Map, Value};
 
+use super::described;
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::cli::output::{Printer, cell, text};
@@ -82,8 +83,8 @@ pub(super) async fn of_the_host(
     show(&found, printer)
 }
 
-/// The short facts first, then what it may do and for whom, then the
-/// description as it is.
+/// The short facts first, then what it may do and for whom, then what it says of
+/// itself.
 fn show(preset: &Value, printer: &Printer) -> Result<(), CliError> {
     printer.value(preset, || {
         let mut facts = preset.as_object().cloned().unwrap_or_default();
@@ -107,7 +108,10 @@ fn show(preset: &Value, printer: &Printer) -> Result<(), CliError> {
             blocks.push(binding_in_words(&cell(preset, "name"), binding));
         }
         if !description.is_null() {
-            blocks.push(serde_json::to_string_pretty(&description).unwrap_or_default());
+            blocks.push(format!(
+                "It says of itself (all of it with --output json):\n{}",
+                described::in_words(&description)
+            ));
         }
         blocks.join("\n\n")
     })
