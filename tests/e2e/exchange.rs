@@ -75,6 +75,26 @@ async fn each_users_token_is_exchanged_for_once_and_is_his_own() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_users_exchanged_token_is_gone_and_revoked_at_the_vendor() -> Result<()> {
+    let world = trusting("token_exchange", json!({})).await?;
+    let (_ada, mut adas) = world.person("ada", Era::PerRequest).await?;
+    let (_bob, mut bobs) = world.person("bob", Era::PerRequest).await?;
+    assert_eq!(whoami(&mut adas).await?, "ada");
+    assert_eq!(whoami(&mut bobs).await?, "bob");
+    world.host.must(Method::DELETE, "/users/ada", None).await?;
+    world
+        .host
+        .audited(|e| e["action"] == "connection.revoked" && e["user"] == "ada")
+        .await?;
+    let state = world.provider.0.look("").await?;
+    assert_eq!(state["revocations"][0]["kind"], "access_token", "{state}");
+    assert_eq!(state["revocations"][0]["status"], 200, "{state}");
+    assert_eq!(state["revocations"][1], Value::Null, "Bob's stays");
+    assert_eq!(whoami(&mut bobs).await?, "bob");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_first_calls_of_a_user_exchange_once() -> Result<()> {
     let world = trusting("token_exchange", json!({})).await?;
     let (_ada, agent) = world.person("ada", Era::PerRequest).await?;

@@ -73,6 +73,19 @@ async fn a_service_account_is_one_identity_and_the_audit_names_the_human() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_accounts_token_is_revoked_with_its_provider() -> Result<()> {
+    let world = World::with(service_account()).await?;
+    let mut ada = caller(&world, "ada").await?;
+    whoami(&mut ada).await?;
+    let path = "/providers/notes?force=true";
+    world.host.must(Method::DELETE, path, None).await?;
+    let state = world.provider.0.look("").await?;
+    assert_eq!(state["revocations"][0]["status"], 200, "{state}");
+    assert_eq!(state["revocations"][0]["kind"], "access_token", "{state}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_first_calls_of_a_service_account_ask_for_one_token() -> Result<()> {
     let world = World::with(service_account()).await?;
     let agent = caller(&world, "ada").await?;

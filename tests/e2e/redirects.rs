@@ -463,6 +463,73 @@ async fn a_public_client_has_no_secret_to_guard_and_its_tokens_stay_all_the_same
     Ok(())
 }
 
+/// A service account has no user who could be asked, and a stored key no
+/// origins: nobody without a word on who may attach them leads them anywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_account_and_a_stored_key_stay_where_they_were_attached() -> Result<()> {
+    let world = World::with(Setup {
+        provider_record: json!({ "grant_types": ["client_credentials"] }),
+        server_record: json!({ "auth": { "mode": "service-account" } }),
+        ..Setup::default()
+    })
+    .await?;
+    let host = &world.host;
+    let trap = Trap::start().await?;
+    let value = json!({ "value": "a-stored-key-of-the-house" });
+    host.must(Method::PUT, "/secrets/STORED", Some(value))
+        .await?;
+    let stored = json!({
+        "name": "stored", "url": world.upstream.url(),
+        "auth": { "mode": "static", "secret_ref": "STORED" },
+    });
+    host.must(Method::POST, "/servers", Some(stored)).await?;
+    let limited = editor(host, "limited", &["provider_attach", "secret_attach"]).await?;
+    let (_person, mut agent) = world.person("ada", Era::PerRequest).await?;
+    agent.call("whoami", json!({})).await?.ok()?;
+
+    let (client, key) = ("secret_attach:NOTES_SECRET", "secret_attach:STORED");
+    let (at, own) = (|path: &str| json!(trap.at(path)), "provider_attach:notes");
+    let attacks = [
+        (PROVIDER, json!({ "token_endpoint": at("/token") }), client),
+        (PROVIDER, json!({ "revocation_endpoint": at("/r") }), client),
+        (PROVIDER, json!({ "resource": at("/mcp") }), client),
+        (PROVIDER, json!({ "audience": "another" }), client),
+        (SERVER, json!({ "url": at("/mcp") }), own),
+        (SERVER, json!({ "auth": { "resource": at("/mcp") } }), own),
+        (SERVER, json!({ "auth": { "audience": "another" } }), own),
+        ("/servers/stored", json!({ "url": at("/mcp") }), key),
+        (
+            "/servers/stored",
+            json!({ "auth": { "injection": { "header_name": "X-Key" } } }),
+            key,
+        ),
+        (
+            "/servers/stored",
+            json!({ "url": at("/mcp"), "auth": { "mode": "none", "secret_ref": null } }),
+            key,
+        ),
+    ];
+    for (path, patch, missing) in attacks {
+        let answer = host
+            .api_as(&limited, Method::PATCH, path, Some(patch.clone()))
+            .await?;
+        assert_eq!(answer.status, 403, "{path} {patch}: {}", answer.text);
+        assert_eq!(answer.json()["missing_permission"], missing, "{patch}");
+    }
+    // By way of a provider of the same name.
+    let gone = "/providers/notes?force=true";
+    host.api_as(&limited, Method::DELETE, gone, None).await?;
+    let mut again = world.provider_record();
+    again["token_endpoint"] = at("/token");
+    again["grant_types"] = json!(["client_credentials"]);
+    again["client_secret_ref"] = Value::Null;
+    again["token_endpoint_auth_method"] = json!("none");
+    host.api_as(&limited, Method::POST, "/providers", Some(again))
+        .await?;
+    agent.call("whoami", json!({})).await?;
+    nothing_leaked(&world, &trap, "a provider of the same name").await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lapsed_token_is_not_renewed_elsewhere() -> Result<()> {
     let world = World::with(Setup {

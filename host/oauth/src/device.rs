@@ -34,6 +34,7 @@ use url::Url;
 use crate::callback::Stop;
 use crate::callback::checks::{judge_difference, keep, refusal};
 use crate::consent::{Begin, ConsentError, Flow, scopes_to_ask};
+use crate::revoke::can_revoke;
 use crate::service::{Oauth, Party};
 
 /// RFC 8628 §3.5: how much longer to wait after `slow_down`.
@@ -294,17 +295,26 @@ impl Oauth {
             return Ok(Err(Standing::Waiting(read.pending.shown)));
         };
         let flow = read.pending.flow.clone();
-        // Used up before anything else, so that it is good once.
-        if !self.drop_pending(&read).await? {
-            return Ok(Err(unknown()));
-        }
         let party = party(&flow.provider).filter(is_on_now);
         let same = |p: &Party| p.provider.client_id == flow.client_id;
-        let (Some(party), Some(sealed)) = (party.filter(same), read.sealed) else {
+        let party = party.filter(same);
+        // Used up before anything else, so that it is good once. What is his is
+        // not given back any more.
+        let mut writes = vec![delete(read.key.clone(), Expect::At(read.revision))];
+        if is_mine && party.is_some() {
+            writes.push(delete(give_back_key(&read.key), Expect::Anything));
+        }
+        match self.world.records.write(writes).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict) => return Ok(Err(unknown())),
+            Err(error) => return Err(error.into()),
+        }
+        let (Some(party), Some(sealed)) = (party, read.sealed) else {
             return Ok(Err(changed()));
         };
         if !is_mine {
-            self.give_back_grant(&flow, &found, &sealed, &party).await;
+            self.give_back_grant(&read.key, &flow, &found, &sealed, &party)
+                .await?;
             self.note(
                 &flow,
                 "connection.refused",
@@ -321,7 +331,7 @@ impl Oauth {
         let tokens = reopened(&sealed).map_err(|e| StoreError::Damaged(e.to_string()))?;
         let granted = Granted {
             tokens,
-            facts: found.credentials,
+            facts: found.credentials.clone(),
             captured: Vec::new(),
         };
         let stored = self
@@ -329,9 +339,9 @@ impl Oauth {
                 &flow,
                 &party,
                 granted,
-                found.facts,
-                found.account,
-                found.origins,
+                found.facts.clone(),
+                found.account.clone(),
+                found.origins.clone(),
             )
             .await;
         match stored {
@@ -339,7 +349,11 @@ impl Oauth {
                 self.concluded(&flow, &connection, reconnected).await;
                 Ok(Ok(connection))
             }
-            Err(Stop::Refused { code, advice }) => Ok(Err(Standing::Refused { code, advice })),
+            Err(Stop::Refused { code, advice }) => {
+                self.give_back_grant(&read.key, &flow, &found, &sealed, &party)
+                    .await?;
+                Ok(Err(Standing::Refused { code, advice }))
+            }
             Err(Stop::Failed(error)) => Err(error),
         }
     }
@@ -368,12 +382,11 @@ impl Oauth {
         }))
     }
 
-    /// Whether it was this that ended it.
-    async fn drop_pending(&self, read: &Read) -> Result<bool, StoreError> {
+    /// Ends it, unless somebody else has changed it meanwhile.
+    async fn drop_pending(&self, read: &Read) -> Result<(), StoreError> {
         let write = delete(read.key.clone(), Expect::At(read.revision));
         match self.world.records.write(vec![write]).await {
-            Ok(_) => Ok(true),
-            Err(StoreError::Conflict) => Ok(false),
+            Ok(_) | Err(StoreError::Conflict) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -443,28 +456,47 @@ impl Oauth {
             account,
             origins: Origins::of(&asking, &endpoint, flow.indicator.as_ref()),
         };
-        self.keep_found(read, &found, granted.tokens).await?;
+        self.keep_found(read, party, &found, granted.tokens).await?;
         Ok(Some(found))
     }
 
     /// The code is used up: what it gave is kept, sealed, until the user has
-    /// said whether the account is his.
+    /// said whether the account is his. If he never says, it is given back.
     async fn keep_found(
         &self,
         read: &Read,
+        party: &Party,
         found: &Found,
         tokens: TokenSet,
     ) -> Result<(), StoreError> {
         let mut pending = read.pending.clone();
         pending.found = Some(found.clone());
         pending.flow.expires_at = self.world.clock.now().plus(DECIDE);
-        let write = write_of(
+        let mut writes = Vec::new();
+        if can_revoke(party) && !self.is_in_use(&pending.flow, found).await? {
+            writes.push(self.revocation_at(
+                give_back_key(&read.key),
+                &connection_of(&pending.flow, party, found, self.world.clock.now())?,
+                0,
+                pending.flow.expires_at.plus(SLACK),
+                SecretChange::Set(tokens.framed()),
+            )?);
+        }
+        writes.push(write_of(
             read.key.clone(),
             Expect::At(read.revision),
             &pending,
             SecretChange::Set(tokens.into_secret()),
-        )?;
-        self.world.records.write(vec![write]).await.map(drop)
+        )?);
+        self.world.records.write(writes).await.map(drop)
+    }
+
+    /// Whether the user's connection is with this very account: many vendors
+    /// end all that an account has granted when one token of it is revoked.
+    async fn is_in_use(&self, flow: &Flow, found: &Found) -> Result<bool, StoreError> {
+        let held = self.load(&flow.connection_key()).await?;
+        let his = held.and_then(|held| held.connection.account.clone());
+        Ok(his.is_some_and(|his| found.account.as_ref().is_some_and(|a| a.id == his.id)))
     }
 
     async fn wait_on(&self, read: &Read, interval: Duration) -> Result<Option<Found>, Stop> {
@@ -483,46 +515,59 @@ impl Oauth {
         }
     }
 
-    /// Revokes what was granted and is not wanted, as far as that goes.
-    async fn give_back_grant(&self, flow: &Flow, found: &Found, sealed: &Sealed, party: &Party) {
-        let Ok(connection) = self.connection_of(flow, party, found) else {
-            return;
-        };
-        let revoked = self.revoke(&connection, sealed, party).await;
-        tracing::info!(provider = %flow.provider, ?revoked, "an account that is not the user's was given back");
-    }
-
-    fn connection_of(
+    /// Revokes what was granted and is not wanted: at once as far as the
+    /// provider answers soon, else in the background.
+    async fn give_back_grant(
         &self,
+        key: &RecordKey,
         flow: &Flow,
-        party: &Party,
         found: &Found,
-    ) -> Result<Connection, StoreError> {
-        let now = self.world.clock.now();
-        let id = countersign_core::names::ConnectionId::parse("con_never")
-            .map_err(|e| StoreError::Damaged(e.to_string()))?;
-        Ok(Connection {
-            id,
-            user: flow.user.clone(),
-            team: flow.team.clone(),
-            provider: flow.provider.clone(),
-            resource: flow.resource.clone(),
-            account: found.account.clone(),
-            credentials: found.credentials.clone(),
-            facts: found.facts.clone(),
-            origins: found.origins.clone(),
-            client_id: flow.client_id.clone(),
-            preset_digest: party.preset.digest(),
-            state: countersign_core::connection::State::Connected,
-            generation: 0,
-            created_at: now,
-            updated_at: now,
-            consented_at: None,
-            last_used_at: None,
-            warned_of: None,
-            withheld: ScopeSet::default(),
-        })
+        sealed: &Sealed,
+        party: &Party,
+    ) -> Result<(), StoreError> {
+        let connection = connection_of(flow, party, found, self.world.clock.now())?;
+        let place = give_back_key(key);
+        let revoked = self.revoke_now(place, &connection, sealed, party).await?;
+        tracing::info!(provider = %flow.provider, ?revoked, "what was granted and is not wanted was given back");
+        Ok(())
     }
+}
+
+/// Where the revocation of a grant waits that its user says nothing about.
+fn give_back_key(pending: &RecordKey) -> RecordKey {
+    RecordKey::new(Kind::Due, format!("device/{}", pending.name))
+}
+
+/// The connection that would be.
+fn connection_of(
+    flow: &Flow,
+    party: &Party,
+    found: &Found,
+    now: Timestamp,
+) -> Result<Connection, StoreError> {
+    let id = countersign_core::names::ConnectionId::parse("con_never")
+        .map_err(|e| StoreError::Damaged(e.to_string()))?;
+    Ok(Connection {
+        id,
+        user: flow.user.clone(),
+        team: flow.team.clone(),
+        provider: flow.provider.clone(),
+        resource: flow.resource.clone(),
+        account: found.account.clone(),
+        credentials: found.credentials.clone(),
+        facts: found.facts.clone(),
+        origins: found.origins.clone(),
+        client_id: flow.client_id.clone(),
+        preset_digest: party.preset.digest(),
+        state: countersign_core::connection::State::Connected,
+        generation: 0,
+        created_at: now,
+        updated_at: now,
+        consented_at: None,
+        last_used_at: None,
+        warned_of: None,
+        withheld: ScopeSet::default(),
+    })
 }
 
 const CHANGED: &str =

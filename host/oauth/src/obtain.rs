@@ -13,7 +13,7 @@ use std::time::Duration;
 use countersign_core::connection::{Connection, Origins, State, TokenFacts};
 use countersign_core::error::CallError;
 use countersign_core::names::{ConnectionId, Digest, ProviderName, TeamName, UserName};
-use countersign_core::ports::{Kind, RecordKey, StoreError, delete, parse};
+use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, parse};
 use countersign_core::provider::GrantType;
 use countersign_core::refresh::{Need, need_again};
 use countersign_core::request::Asking;
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::refresh::{Flight, FreshError};
+use crate::revoke::{Revoked, can_revoke};
 use crate::service::{Held, Oauth, Party, lock};
 
 mod ask;
@@ -346,27 +347,13 @@ impl Oauth {
         };
         let row: Row = parse(&record)?;
         let purpose = &errand.purpose;
-        let connection = Connection {
-            id: errand.id()?,
-            user: purpose.user.clone(),
-            team: purpose.team.clone(),
-            provider: errand.party.provider.name.clone(),
-            resource: purpose.resource.clone(),
-            account: None,
-            credentials: row.credentials,
-            facts: row.facts,
-            origins: row.origins,
-            client_id: row.client_id,
-            preset_digest: row.preset_digest,
-            state: State::Connected,
-            generation: 1,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            consented_at: None,
-            last_used_at: None,
-            warned_of: None,
-            withheld: ScopeSet::default(),
-        };
+        let mut connection = row.connection(
+            errand.id()?,
+            purpose.user.clone(),
+            purpose.team.clone(),
+            errand.party.provider.name.clone(),
+        );
+        connection.resource = purpose.resource.clone();
         Ok(Some(Held {
             connection: Arc::new(connection),
             revision: record.revision,
@@ -374,31 +361,120 @@ impl Oauth {
         }))
     }
 
-    /// Erases what was obtained at a provider, or for a user (in one team).
-    /// Returns how many there were.
+    /// Erases what was obtained for a user (in one team) and leaves its
+    /// revocation to the background. Returns how many there were.
     ///
     /// # Errors
     /// The store's.
-    pub async fn forget_obtained(
+    pub async fn retire_obtained(
         &self,
-        provider: Option<&ProviderName>,
-        user: Option<(&UserName, Option<&TeamName>)>,
+        user: &UserName,
+        team: Option<&TeamName>,
+        party: impl Fn(&ProviderName) -> Option<Party>,
     ) -> Result<usize, StoreError> {
-        let partition = provider.map(ProviderName::as_str);
-        let records = self.world.records.list(Kind::Obtained, partition).await?;
         let mut erased = 0;
-        for record in records {
+        for record in self.world.records.list(Kind::Obtained, None).await? {
             let row: Row = parse(&record)?;
-            let his = user.is_none_or(|(user, team)| {
-                row.user.as_ref() == Some(user) && (team.is_none() || row.team.as_ref() == team)
-            });
-            if his {
-                let write = delete(record.key, countersign_core::ports::Expect::Anything);
-                self.world.records.write(vec![write]).await?;
-                erased += 1;
+            let his = row.user.as_ref() == Some(user);
+            if !his || team.is_some_and(|team| row.team.as_ref() != Some(team)) {
+                continue;
             }
+            let mut writes = vec![delete(record.key.clone(), Expect::Anything)];
+            if let (Some((connection, provider)), Some(sealed)) =
+                (row.of_record(&record.key)?, &record.secret)
+                && party(&provider).is_some_and(|party| can_revoke(&party))
+            {
+                let now = self.world.clock.now();
+                writes.extend(self.queue_revocation(&connection, sealed, now)?);
+            }
+            self.world.records.write(writes).await?;
+            erased += 1;
         }
         Ok(erased)
+    }
+
+    /// Revokes what was obtained at a provider, as far as it answers within
+    /// `patience`; for a provider that will be gone afterwards. What is kept of
+    /// it is the caller's to erase. Returns how many were revoked.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn revoke_obtained(
+        &self,
+        party: &Party,
+        patience: Duration,
+    ) -> Result<usize, StoreError> {
+        let name = party.provider.name.as_str();
+        let records = self.world.records.list(Kind::Obtained, Some(name)).await?;
+        let mut revoked = 0;
+        let revoking = async {
+            for record in records {
+                let Ok(row) = parse::<Row>(&record) else {
+                    continue;
+                };
+                let (Ok(Some((connection, _))), Some(sealed)) =
+                    (row.of_record(&record.key), &record.secret)
+                else {
+                    continue;
+                };
+                let done = self.revoke(&connection, sealed, party).await;
+                revoked += usize::from(matches!(done, Revoked::Done { .. }));
+            }
+        };
+        // Those that were not reached end by themselves.
+        let _ = tokio::time::timeout(patience, revoking).await;
+        Ok(revoked)
+    }
+}
+
+impl Row {
+    /// As a connection of this user's, for whoever asks, sends or revokes.
+    fn connection(
+        self,
+        id: ConnectionId,
+        user: UserName,
+        team: TeamName,
+        provider: ProviderName,
+    ) -> Connection {
+        Connection {
+            id,
+            user,
+            team,
+            provider,
+            resource: None,
+            account: None,
+            credentials: self.credentials,
+            facts: self.facts,
+            origins: self.origins,
+            client_id: self.client_id,
+            preset_digest: self.preset_digest,
+            state: State::Connected,
+            generation: 1,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            consented_at: None,
+            last_used_at: None,
+            warned_of: None,
+            withheld: ScopeSet::default(),
+        }
+    }
+
+    /// The same by its record; a service account's is nobody's, and named after
+    /// what it is. None if the record's place names no provider.
+    fn of_record(self, key: &RecordKey) -> Result<Option<(Connection, ProviderName)>, StoreError> {
+        let damaged = |e: &dyn std::fmt::Display| StoreError::Damaged(e.to_string());
+        let Ok(provider) = ProviderName::parse(&key.partition) else {
+            return Ok(None);
+        };
+        let kind = if self.user.is_some() { "exc" } else { "svc" };
+        let id = ConnectionId::parse(&format!("{kind}_{}", key.name)).map_err(|e| damaged(&e))?;
+        let user = match self.user.clone() {
+            Some(user) => user,
+            None => UserName::parse("service-account").map_err(|e| damaged(&e))?,
+        };
+        let team = self.team.clone().unwrap_or_else(TeamName::default_team);
+        let connection = self.connection(id, user, team, provider.clone());
+        Ok(Some((connection, provider)))
     }
 }
 

@@ -110,25 +110,8 @@ impl Oauth {
         };
         let revoked = match (party, &held.sealed, queued) {
             (Some(party), Some(sealed), Some(place)) => {
-                let revoking = self.revoke(&held.connection, sealed, party);
-                let revoked = match tokio::time::timeout(PATIENCE, revoking).await {
-                    Ok(revoked) => revoked,
-                    Err(_) => Revoked::Later {
-                        detail: "it did not answer in time".into(),
-                    },
-                };
-                let write = match &revoked {
-                    Revoked::Later { .. } => {
-                        let at = self.world.clock.now().plus(LEAST);
-                        self.revocation_at(place, &held.connection, 1, at, SecretChange::Keep)?
-                    }
-                    _ => delete(place, Expect::Anything),
-                };
-                // If this fails the background revokes once more.
-                if let Err(error) = self.world.records.write(vec![write]).await {
-                    tracing::warn!(%error, "a revocation is made once more");
-                }
-                revoked
+                self.revoke_queued(place, &held.connection, sealed, party)
+                    .await?
             }
             _ => Revoked::NotPossible,
         };
@@ -137,6 +120,58 @@ impl Oauth {
             existed: true,
             revoked,
         })
+    }
+
+    /// Queues the revocation of these tokens in this place and does not wait for
+    /// the background to take it.
+    pub(crate) async fn revoke_now(
+        &self,
+        place: RecordKey,
+        connection: &Connection,
+        sealed: &Sealed,
+        party: &Party,
+    ) -> Result<Revoked, StoreError> {
+        let Ok(tokens) = TokenSet::copied(sealed) else {
+            return Ok(Revoked::NotPossible);
+        };
+        if !can_revoke(party) {
+            return Ok(Revoked::NotPossible);
+        }
+        let at = self.world.clock.now().plus(PATIENCE * 6);
+        let tokens = SecretChange::Set(tokens);
+        let write = self.revocation_at(place.clone(), connection, 0, at, tokens)?;
+        self.world.records.write(vec![write]).await?;
+        self.revoke_queued(place, connection, sealed, party).await
+    }
+
+    /// Revokes what is queued in this place, if the provider answers soon; else
+    /// it stays there for the background.
+    async fn revoke_queued(
+        &self,
+        place: RecordKey,
+        connection: &Connection,
+        sealed: &Sealed,
+        party: &Party,
+    ) -> Result<Revoked, StoreError> {
+        let revoking = self.revoke(connection, sealed, party);
+        let revoked = match tokio::time::timeout(PATIENCE, revoking).await {
+            Ok(revoked) => revoked,
+            Err(_) => Revoked::Later {
+                detail: "it did not answer in time".into(),
+            },
+        };
+        let write = match &revoked {
+            Revoked::Later { .. } => {
+                let at = self.world.clock.now().plus(LEAST);
+                self.revocation_at(place, connection, 1, at, SecretChange::Keep)?
+            }
+            _ => delete(place, Expect::Anything),
+        };
+        // If this fails the background revokes once more.
+        if let Err(error) = self.world.records.write(vec![write]).await {
+            tracing::warn!(%error, "a revocation is made once more");
+        }
+        Ok(revoked)
     }
 
     /// Deletes the connection at once and leaves its revocation to the
@@ -242,7 +277,8 @@ impl Oauth {
             .map(Some)
     }
 
-    fn revocation_at(
+    /// The write that puts, or moves, a revocation into this place.
+    pub(crate) fn revocation_at(
         &self,
         place: RecordKey,
         connection: &Connection,
@@ -427,7 +463,7 @@ impl Revoked {
 }
 
 /// Whether the provider has any way to revoke.
-fn can_revoke(party: &Party) -> bool {
+pub(crate) fn can_revoke(party: &Party) -> bool {
     party.provider.revocation_endpoint.is_some()
         || !party.preset.description().revocation.is_empty()
 }

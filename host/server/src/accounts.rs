@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::names::{TeamName, UserName};
+use countersign_core::names::{ProviderName, TeamName, UserName};
 use countersign_core::ports::{BoxFuture, StoreError};
 use countersign_identity::{AccountChange, AccountEvents};
 use countersign_oauth::Oauth;
@@ -47,8 +47,11 @@ impl ConnectionKeeper {
     /// obtained in exchange for the host's word about him.
     async fn forget(&self, user: &UserName, team: Option<&TeamName>) -> Result<(), StoreError> {
         self.keys.forget(user, team).await?;
-        let his = Some((user, team));
-        self.oauth.forget_obtained(None, his).await.map(drop)
+        let party = |provider: &ProviderName| self.registry.party(provider);
+        self.oauth
+            .retire_obtained(user, team, party)
+            .await
+            .map(drop)
     }
 
     async fn erase(&self, user: &UserName, team: Option<&TeamName>) -> Result<(), StoreError> {

@@ -245,6 +245,10 @@ pub(super) async fn delete(
             .oauth
             .disconnect_all(connections, party.as_ref(), PATIENCE)
             .await;
+        // Of service accounts and token exchange.
+        if let Some(party) = &party {
+            state.oauth.revoke_obtained(party, PATIENCE).await?;
+        }
         deleted.servers_without_provider = servers;
     }
     state

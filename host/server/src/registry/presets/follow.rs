@@ -80,6 +80,13 @@ impl Registry {
                     .detail(format!("from {from} to {to}"))
             }
             CatalogEvent::Pending { proposal } => {
+                // Approved together with the edit that asked for it.
+                let hash = proposal.approval.hash();
+                let snapshot = self.snapshot();
+                let approvals = snapshot.approvals.get(&proposal.provider);
+                if approvals.is_some_and(|all| all.iter().any(|a| a.value.hash == hash)) {
+                    return Ok(());
+                }
                 let wants: Vec<_> = proposal
                     .difference
                     .lines()
