@@ -81,7 +81,7 @@ impl Registry {
             }
             CatalogEvent::Pending { proposal } => {
                 // Approved together with the edit that asked for it.
-                let hash = proposal.approval.hash();
+                let hash = proposal.approval.hash().to_string();
                 let snapshot = self.snapshot();
                 let approvals = snapshot.approvals.get(&proposal.provider);
                 if approvals.is_some_and(|all| all.iter().any(|a| a.value.hash == hash)) {
