@@ -13,6 +13,7 @@ mod discovery;
 mod exchange;
 mod grants;
 mod hooks;
+mod issuers;
 mod keys;
 mod kill;
 mod pages;

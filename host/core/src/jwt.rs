@@ -333,6 +333,12 @@ pub(crate) fn open_host_key(stored: &Sealed) -> Result<PrivateKey, KeyError> {
     PrivateKey::of_pkcs8(der.expose()).map_err(|_| KeyError::Unreadable)
 }
 
+/// The private half, to sign tokens of a made-up issuer with.
+#[cfg(test)]
+pub(crate) fn signed_for_tests(key: &HostKey) -> PrivateKey {
+    PrivateKey::of_pkcs8(key.private.expose()).unwrap_or_else(|e| panic!("{e}"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

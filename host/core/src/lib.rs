@@ -6,7 +6,7 @@
 //! Where to look:
 //! - what things are: [`names`], [`scope`], [`provider`], [`server`],
 //!   [`connection`] and its [`origins`], [`registration`], [`user_key`], [`caller`],
-//!   [`preset`];
+//!   [`issuer`] (tokens that others have signed), [`preset`];
 //! - what must stay secret: [`secret`], [`tokens`], and [`veil`] before guests;
 //! - what is decided: [`policy`], [`approval`] (the user's word), [`decide`]
 //!   (the only maker of a [`decide::Permit`]), [`inject`] (the only reader of a
@@ -24,6 +24,7 @@ pub mod decide;
 pub mod error;
 pub mod hosts;
 pub mod inject;
+pub mod issuer;
 pub mod jwt;
 pub mod names;
 mod needs;

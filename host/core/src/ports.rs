@@ -116,6 +116,8 @@ pub enum Kind {
     /// A user's word that he knows of a change of a server. Its partition is the
     /// user's name.
     KnownChange = 34,
+    /// Which user a person of an external issuer is.
+    ForeignIdentity = 35,
     /// What came of a browser session's last consent, to be shown.
     Ending = 40,
     /// What a user did with an elicitation whose call another process holds.
@@ -124,7 +126,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Meta,
         Self::Provider,
         Self::Server,
@@ -154,6 +156,7 @@ impl Kind {
         Self::UserKey,
         Self::DeviceFlow,
         Self::KnownChange,
+        Self::ForeignIdentity,
         Self::Ending,
         Self::Elicited,
     ];
@@ -197,6 +200,7 @@ impl Kind {
             Self::UserKey => "user's key",
             Self::DeviceFlow => "device authorization",
             Self::KnownChange => "known change",
+            Self::ForeignIdentity => "identity at an issuer",
             Self::Ending => "consent's result",
             Self::Elicited => "elicitation's answer",
         }
@@ -226,9 +230,12 @@ impl Kind {
                 AfterRestore::Settings
             }
             Self::Secret | Self::Preset | Self::SigningKey => AfterRestore::Trust,
-            Self::Connection | Self::User | Self::UserKey | Self::KnownChange | Self::Client => {
-                AfterRestore::People
-            }
+            Self::Connection
+            | Self::User
+            | Self::UserKey
+            | Self::KnownChange
+            | Self::ForeignIdentity
+            | Self::Client => AfterRestore::People,
             // What was to be revoked still is; what has become needless is
             // noticed by whoever does it.
             Self::Meta | Self::Audit | Self::Decision | Self::Due => AfterRestore::History,

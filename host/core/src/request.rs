@@ -11,6 +11,7 @@ use http::header::HeaderMap;
 use url::Url;
 
 use crate::hosts::HostPattern;
+use crate::issuer::CallerToken;
 use crate::jwt::KeyError;
 use crate::ports::{BoxFuture, Clock, Random};
 use crate::preset::{Assertion, Description, Grant, Part, TokenRequest};
@@ -62,6 +63,9 @@ pub enum RequestError {
         "the client's secret is not bound to {0}: an administrator can change that with `secret set NAME --hosts`"
     )]
     SecretBound(String),
+    /// A caller's token would leave for another place than its issuer's.
+    #[error("a caller's token goes to its issuer's token endpoint alone, and {0} is another")]
+    ElsewhereThanIssuer(String),
     /// A stored secret cannot be opened.
     #[error("a stored secret cannot be opened; the account must be connected again")]
     Unreadable,
@@ -252,14 +256,15 @@ pub struct Target<'a> {
     pub audience: Option<&'a str>,
 }
 
-/// On whose behalf a token is asked for. A token that the caller's own identity
-/// provider gave, once such issuers are known, is another of these: it goes to
-/// that issuer's token endpoint and nowhere else.
+/// On whose behalf a token is asked for.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
     /// The host says so, in an assertion that it signs for that token endpoint
     /// alone (RFC 7523 §3).
     Host(HostAssertion<'a>),
+    /// The caller's own token of his identity provider, which goes to that
+    /// issuer's configured token endpoint and nowhere else.
+    Caller(&'a CallerToken),
 }
 
 /// An assertion of the host's about one of its users.

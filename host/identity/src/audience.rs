@@ -12,7 +12,7 @@ pub const SCOPE_API: &str = "api";
 
 /// One protected resource of this host. Matched exactly: a token for `/mcp` is
 /// no token for `/mcp/x`, nor the reverse.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
     /// `/mcp`: all servers as one.

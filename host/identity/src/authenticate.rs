@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse as _, Response};
 use countersign_core::caller::Caller;
+use countersign_core::issuer::CallerToken;
 use countersign_core::names::{ClientId, ServerName};
 use countersign_core::ports::StoreError;
 use countersign_core::time::Timestamp;
@@ -86,16 +87,20 @@ pub struct Principal {
 
 /// A token that was found good.
 pub(crate) struct Verified {
-    caller: Arc<Caller>,
-    reach: Reach,
-    fresh_until: Option<Timestamp>,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) reach: Reach,
+    pub(crate) fresh_until: Option<Timestamp>,
+    /// The token itself, if its issuer exchanges it for others.
+    pub(crate) presented: Option<Arc<CallerToken>>,
     pub(crate) expires_at: Timestamp,
 }
 
 /// Where a token may be used.
-enum Reach {
+pub(crate) enum Reach {
     /// An access token: just there.
     One(Audience),
+    /// A token of an external issuer: at each of these.
+    Named(BTreeSet<Audience>),
     /// An API token of kind `mcp`.
     Mcp(Option<BTreeSet<ServerName>>),
     /// An API token of kind `api`.
@@ -106,6 +111,7 @@ impl Reach {
     fn admits(&self, audience: &Audience) -> Result<(), AuthError> {
         match (self, audience) {
             (Self::One(own), asked) if own == asked => Ok(()),
+            (Self::Named(own), asked) if own.contains(asked) => Ok(()),
             (Self::Mcp(_), Audience::McpAll)
             | (Self::Mcp(None), Audience::Mcp(_))
             | (Self::Api, Audience::Api) => Ok(()),
@@ -149,9 +155,22 @@ impl Identity {
         bearer: &str,
         audience: &Audience,
     ) -> Result<Arc<Caller>, AuthError> {
+        Ok(self.recognise(bearer, audience).await?.0)
+    }
+
+    /// [`Self::authenticate`]; and the token itself where it is an external
+    /// issuer's that may be shown to that issuer again.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recognise(
+        &self,
+        bearer: &str,
+        audience: &Audience,
+    ) -> Result<(Arc<Caller>, Option<Arc<CallerToken>>), AuthError> {
         let verified = self.verified(bearer).await?;
         verified.reach.admits(audience)?;
-        Ok(verified.caller.clone())
+        Ok((verified.caller.clone(), verified.presented.clone()))
     }
 
     /// Who asks the REST API: the holder of a token of kind `api`, or a browser
@@ -246,7 +265,9 @@ impl Identity {
 
     async fn verified(&self, bearer: &str) -> Result<Arc<Verified>, AuthError> {
         let ours = [ACCESS, TokenKind::Mcp.prefix(), TokenKind::Api.prefix()];
-        if bearer.len() > LONGEST || !ours.iter().any(|prefix| bearer.starts_with(prefix)) {
+        let is_ours =
+            bearer.len() <= LONGEST && ours.iter().any(|prefix| bearer.starts_with(prefix));
+        if !is_ours && !self.may_be_external(bearer) {
             return Err(AuthError::Invalid);
         }
         let now = self.now();
@@ -255,7 +276,11 @@ impl Identity {
             return Ok(verified);
         }
         let generation = self.0.cache.generation();
-        let verified = Arc::new(self.load_verified(bearer, now).await?);
+        let verified = match is_ours {
+            true => self.load_verified(bearer, now).await?,
+            false => Box::pin(self.load_external(bearer, now)).await?,
+        };
+        let verified = Arc::new(verified);
         self.0
             .cache
             .keep(fingerprint, generation, now, verified.clone());
@@ -315,12 +340,13 @@ impl Identity {
         caller.servers = match &reach {
             Reach::One(Audience::Mcp(server)) => Some(BTreeSet::from([server.to_string()])),
             Reach::Mcp(Some(servers)) => Some(servers.iter().map(ToString::to_string).collect()),
-            Reach::One(_) | Reach::Mcp(None) | Reach::Api => None,
+            Reach::One(_) | Reach::Named(_) | Reach::Mcp(None) | Reach::Api => None,
         };
         Ok(Verified {
             caller: Arc::new(caller),
             reach,
             fresh_until,
+            presented: None,
             expires_at: token.expires_at.min(grant.expires_at),
         })
     }

@@ -11,6 +11,7 @@ use countersign_core::secret::{MacKey, SealBroken, SealKey};
 use countersign_core::time::Timestamp;
 
 use crate::cache::Cache;
+use crate::external::IssuerKeys;
 use crate::oauth::device::Polls;
 use crate::oauth::metadata_document::{DocumentCache, MetadataFetcher};
 use crate::password::Hasher;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub accounts: Arc<dyn AccountEvents>,
     /// Fetches client ID metadata documents; without one they are not supported.
     pub metadata: Option<Arc<dyn MetadataFetcher>>,
+    /// Gets the keys of external issuers; without it none is believed.
+    pub issuer_keys: Option<Arc<dyn IssuerKeys>>,
 }
 
 /// The service; cheap to clone.
@@ -84,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) resources: Arc<dyn Resources>,
     pub(crate) accounts: Arc<dyn AccountEvents>,
     pub(crate) metadata: Option<Arc<dyn MetadataFetcher>>,
+    pub(crate) issuer_keys: Option<Arc<dyn IssuerKeys>>,
     pub(crate) documents: DocumentCache,
     pub(crate) hasher: Hasher,
     pub(crate) cache: Cache,
@@ -109,12 +113,14 @@ impl Identity {
             resources,
             accounts,
             metadata,
+            issuer_keys,
         } = parts;
         Self(Arc::new(Inner {
             world,
             resources,
             accounts,
             metadata,
+            issuer_keys,
             documents: DocumentCache::default(),
             hasher: Hasher::new(
                 key.derive("identity password pepper"),

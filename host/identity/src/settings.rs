@@ -5,6 +5,7 @@ use std::time::Duration;
 use countersign_core::hosts::is_loopback;
 use url::Url;
 
+use crate::external::ExternalIssuer;
 use crate::password::PasswordCost;
 
 /// The host's own address: `https`, or loopback `http`; no path. It is the
@@ -98,6 +99,8 @@ pub struct Settings {
     /// How long a verified token may be believed without asking the store:
     /// the longest that a revocation on another replica goes unnoticed.
     pub cache_for: Duration,
+    /// Issuers whose tokens are taken beside our own.
+    pub issuers: Vec<ExternalIssuer>,
 }
 
 impl Settings {
@@ -122,6 +125,7 @@ impl Settings {
             session_lifetime: Duration::from_secs(7 * DAY),
             fresh_sign_in: Duration::from_secs(10 * MINUTE),
             cache_for: Duration::from_secs(10),
+            issuers: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens that Countersign obtains by itself, without a consent: for a service
 //! account (RFC 6749 §4.4, RFC 7523 §2.1), or for a user in exchange for the
-//! host's own word about him (RFC 8693, RFC 7523 §2.1).
+//! host's own word about him, or for the token that his identity provider gave
+//! his agent (RFC 8693, RFC 7523 §2.1).
 //!
 //! They are kept sealed until they end, each for exactly what it was asked for:
 //! what is asked is what it is found by, so a changed provider or server finds
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use countersign_core::connection::{Connection, Origins, State, TokenFacts};
 use countersign_core::error::CallError;
+use countersign_core::issuer::CallerToken;
 use countersign_core::names::{ConnectionId, Digest, ProviderName, TeamName, UserName};
 use countersign_core::ports::{Expect, Kind, RecordKey, StoreError, delete, parse};
 use countersign_core::provider::GrantType;
@@ -58,6 +60,10 @@ pub struct Purpose {
     pub resource: Option<Url>,
     /// RFC 8693, or a vendor's.
     pub audience: Option<String>,
+    /// What the caller's own identity provider says of him: shown in place of
+    /// the host's word where that provider's token endpoint is the one asked,
+    /// and nowhere else.
+    pub presented: Option<Arc<CallerToken>>,
 }
 
 /// How it is obtained.
@@ -253,6 +259,13 @@ impl Oauth {
             client_key: None,
         };
         let endpoint = ask::endpoint(&errand, &asking)?;
+        let presented = errand.purpose.presented.take();
+        errand.purpose.presented = presented
+            .filter(|own| purpose.identity == Identity::User && own.token_endpoint == endpoint);
+        let word_of = match errand.purpose.presented {
+            Some(_) => "issuer",
+            None => "host",
+        };
         let audience: Vec<String> = asking.audience().iter().map(ToString::to_string).collect();
         let (user, team) = match purpose.identity {
             Identity::Service => ("", ""),
@@ -262,6 +275,7 @@ impl Oauth {
         let hosts = audience.join(" ");
         errand.key.name = name_of([
             errand.way.word(),
+            word_of,
             user,
             team,
             endpoint.as_str(),

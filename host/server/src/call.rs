@@ -16,6 +16,7 @@ use countersign_core::decide::Attachment;
 use countersign_core::error::CallError;
 use countersign_core::inject::Request as Unfilled;
 use countersign_core::inject::{InjectError, Plan, Vaulted};
+use countersign_core::issuer::CallerToken;
 use countersign_core::names::{CallId, ServerName};
 use countersign_core::preset::{Call, PresetFault};
 use countersign_core::secret::Sealed;
@@ -62,6 +63,9 @@ pub(crate) struct Exchange {
     pub(crate) server: ServerName,
     /// Who is calling; the bearer stopped at this.
     pub(crate) caller: Arc<Caller>,
+    /// But for a token of an external issuer's, which that issuer's own token
+    /// endpoint may be shown.
+    pub(crate) presented: Option<Arc<CallerToken>>,
     /// The client's headers.
     pub(crate) headers: HeaderMap,
     /// The body, parsed by whoever needs it; messages borrow from it.
@@ -125,7 +129,11 @@ pub(crate) fn connection_key(attachment: &Attachment, caller: &Caller) -> Option
 
 /// What Countersign obtains for a caller's calls to a server, where it needs no
 /// consent for it.
-pub(crate) fn purpose(attachment: &Attachment, caller: &Caller) -> Option<Purpose> {
+pub(crate) fn purpose(
+    attachment: &Attachment,
+    caller: &Caller,
+    presented: Option<&Arc<CallerToken>>,
+) -> Option<Purpose> {
     let (server, provider) = (attachment.server(), attachment.provider()?);
     let auth = &server.auth;
     let identity = match auth.mode {
@@ -146,6 +154,7 @@ pub(crate) fn purpose(attachment: &Attachment, caller: &Caller) -> Option<Purpos
         scopes: scopes.clone(),
         resource: resource.next().cloned().or_else(|| resource_of(server)),
         audience: audience.next().cloned(),
+        presented: presented.cloned(),
     })
 }
 
@@ -182,7 +191,7 @@ pub(crate) async fn pass(
     };
     let admitted = attachment.admit(&exchange.caller, call.clone())?;
     // Asked for on behalf of nobody who may not call.
-    let purpose = purpose(&attachment, &exchange.caller);
+    let purpose = purpose(&attachment, &exchange.caller, exchange.presented.as_ref());
     tell_of_change(app, &attachment, &exchange.caller).await?;
     let held = match (&purpose, &party) {
         (Some(purpose), Some(party)) => Some(

@@ -20,7 +20,7 @@ mod refresh;
 mod server;
 mod store;
 
-pub use identity::Identity;
+pub use identity::{Identity, Issuer};
 pub use keys::Keys;
 pub use network::Network;
 pub use presets::{Presets, Signatures};
@@ -229,6 +229,20 @@ signatures = "off"
         };
     }
 
+    /// An external issuer, with more lines.
+    macro_rules! issuer {
+        ($issuer:literal, $keys:literal, $more:literal) => {
+            concat!(
+                "[[identity.issuer]]\nissuer = \"",
+                $issuer,
+                "\"\njwks_uri = \"",
+                $keys,
+                "\"\n",
+                $more
+            )
+        };
+    }
+
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("/etc/cs/countersign.toml"), text)
     }
@@ -278,6 +292,25 @@ signatures = "off"
     }
 
     #[test]
+    fn an_external_issuer_is_read_with_what_its_people_are_known_by() {
+        let section = issuer!(
+            "https://idp.example.com/",
+            "https://idp.example.com/jwks",
+            "audience = \"api://tools\"\ntoken_endpoint = \"https://idp.example.com/token\"\nclaims = { user = \"oid\" }\n"
+        );
+        let config = parse(&format!("{GOOD}{section}")).unwrap();
+        let [issuer] = config.identity.issuers.as_slice() else {
+            panic!("{:?}", config.identity);
+        };
+        // To the letter, with its slash.
+        assert_eq!(issuer.issuer, "https://idp.example.com/");
+        assert_eq!(issuer.audience.as_deref(), Some("api://tools"));
+        assert_eq!(issuer.user_claim, "oid");
+        assert!(issuer.token_endpoint.is_some());
+        assert!(parse(&format!("{GOOD}{section}{section}")).is_err());
+    }
+
+    #[test]
     fn a_refusal_names_file_line_problem_and_remedy() {
         let cases: &[(&str, &str, &str)] = &[
             (
@@ -321,6 +354,39 @@ signatures = "off"
                 "nobody could sign in",
                 "embedded = true",
                 "embedded = false",
+            ),
+            (
+                "an issuer without keys",
+                "embedded = true",
+                "[[identity.issuer]]\nissuer = \"https://idp.example.com\"",
+            ),
+            (
+                "an issuer in the open",
+                "embedded = true",
+                issuer!("http://idp.example.com", "https://idp.example.com/jwks", ""),
+            ),
+            (
+                "keys from the open",
+                "embedded = true",
+                issuer!("https://idp.example.com", "http://idp.example.com/jwks", ""),
+            ),
+            (
+                "people known by e-mail",
+                "embedded = true",
+                issuer!(
+                    "https://idp.example.com",
+                    "https://idp.example.com/jwks",
+                    "claims = { user = \"email\" }"
+                ),
+            ),
+            (
+                "groups of an issuer",
+                "embedded = true",
+                issuer!(
+                    "https://idp.example.com",
+                    "https://idp.example.com/jwks",
+                    "claims = { user = \"sub\", groups = \"groups\" }"
+                ),
             ),
             (
                 "two key sources",

@@ -137,6 +137,7 @@ async fn administrator(config: &Config) -> Result<Bootstrap, InitError> {
         resources: Arc::new(NothingYet),
         accounts: Arc::new(NothingYet),
         metadata: None,
+        issuer_keys: None,
     });
     let admin = UserName::parse(ADMIN).map_err(|e| account(&e))?;
     let bootstrap = identity.bootstrap(admin).await.map_err(|e| account(&e))?;

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod http;
 pub mod in_flight;
 pub mod init;
+pub mod issuers;
 pub mod keys;
 mod lanes;
 pub mod metrics;

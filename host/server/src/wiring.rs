@@ -27,6 +27,7 @@ use crate::call::held::HeldCalls;
 use crate::call::sessions::SessionCache;
 use crate::config::Config;
 use crate::discovery::Discoveries;
+use crate::issuers::PublishedKeys;
 use crate::opening::{Opened, OpeningError};
 use crate::registry::Registry;
 use crate::user_keys::UserKeys;
@@ -177,9 +178,17 @@ impl App {
         let identity = Identity::new(Parts {
             world: world.clone(),
             key: key("identity")?,
-            settings: Settings::new(PublicUrl::parse(public_url.as_str()).map_err(part)?),
+            settings: Settings {
+                issuers: config.identity.issuers.iter().map(Into::into).collect(),
+                ..Settings::new(PublicUrl::parse(public_url.as_str()).map_err(part)?)
+            },
             resources: registry.clone(),
             accounts: Arc::new(keeper),
+            issuer_keys: Some(Arc::new(PublishedKeys::new(
+                guard.clone(),
+                Arc::clone(&world.clock),
+                &config.identity.issuers,
+            ))),
             metadata: Some(Arc::new(ClientDocuments(guard))),
         });
         let upstream = HttpUpstream::new(

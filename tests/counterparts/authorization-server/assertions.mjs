@@ -16,6 +16,7 @@ const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
 export function registerAssertionGrants(provider, { trust, clientKey, seen, infoOf }) {
     const used = new Set();
     let remote;
+    let own;
 
     /** The claims of an assertion that is good for this token endpoint, once. */
     async function verified(ctx, token, why) {
@@ -23,6 +24,13 @@ export function registerAssertionGrants(provider, { trust, clientKey, seen, info
         const options = { audience: ctx.oidc.urlFor('token'), clockTolerance: 5, maxTokenAge: 3600 };
         try {
             let claims;
+            if (token.split('.').length === 3 && unverified(token).iss === provider.issuer) {
+                // What it issued itself (RFC 9068) says enough about its user.
+                own ??= createRemoteJWKSet(new URL(`${provider.issuer}/jwks`));
+                ({ payload: claims } = await jwtVerify(token, own, { issuer: provider.issuer, typ: 'at+jwt' }));
+                seen.push({ why, claims, own: true, params: { ...ctx.oidc.params } });
+                return claims;
+            }
             if (clientKey !== null && token.split('.').length === 3 && unverified(token).iss === client.clientId) {
                 ({ payload: claims } = await jwtVerify(token, clientKey, { ...options, issuer: client.clientId }));
             } else {
@@ -61,7 +69,8 @@ export function registerAssertionGrants(provider, { trust, clientKey, seen, info
 
     const exchange = async (ctx) => {
         const { params } = ctx.oidc;
-        if (!params.subject_token || params.subject_token_type !== JWT_TYPE) throw new errors.InvalidRequest('a JWT is taken here');
+        const types = [JWT_TYPE, ACCESS_TOKEN_TYPE];
+        if (!params.subject_token || !types.includes(params.subject_token_type)) throw new errors.InvalidRequest('a JWT is taken here');
         if (params.requested_token_type && params.requested_token_type !== ACCESS_TOKEN_TYPE) throw new errors.InvalidRequest('an access token is given here');
         const { sub } = await verified(ctx, params.subject_token, 'subject_token');
         await issue(ctx, sub, { issued_token_type: ACCESS_TOKEN_TYPE });

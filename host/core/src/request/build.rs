@@ -140,11 +140,14 @@ fn add_grant(
                 "grant_type",
                 b"urn:ietf:params:oauth:grant-type:token-exchange",
             );
-            let Subject::Host(assertion) = subject;
-            form.add("subject_token", assertion.token(url)?.expose());
+            add_subject(subject, "subject_token", url, form)?;
+            // RFC 8693 §3.
             form.add(
                 "subject_token_type",
-                b"urn:ietf:params:oauth:token-type:jwt",
+                match subject {
+                    Subject::Host(_) => b"urn:ietf:params:oauth:token-type:jwt".as_slice(),
+                    Subject::Caller(_) => b"urn:ietf:params:oauth:token-type:access_token",
+                },
             );
             form.add(
                 "requested_token_type",
@@ -153,12 +156,14 @@ fn add_grant(
             add_target(asking, target, form);
         }
         Exchange::JwtBearer { subject, target } => {
-            let token = match subject {
-                Some(Subject::Host(assertion)) => assertion.token(url)?,
-                None => asking.own_assertion(described, url, target)?,
-            };
             form.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
-            form.add("assertion", token.expose());
+            match subject {
+                Some(subject) => add_subject(subject, "assertion", url, form)?,
+                None => {
+                    let token = asking.own_assertion(described, url, target)?;
+                    form.add("assertion", token.expose());
+                }
+            }
             add_target(asking, target, form);
         }
         Exchange::DeviceCode {
@@ -172,6 +177,25 @@ fn add_grant(
             );
             form.add("device_code", code.expose());
             form.add_resource(*resource);
+        }
+    }
+    Ok(())
+}
+
+/// Who it is for: the host's word about him, or his own issuer's, which that
+/// issuer alone is shown.
+fn add_subject(
+    subject: &Subject<'_>,
+    name: &str,
+    url: &Url,
+    form: &mut Form,
+) -> Result<(), RequestError> {
+    match subject {
+        Subject::Host(assertion) => form.add(name, assertion.token(url)?.expose()),
+        Subject::Caller(own) if own.token_endpoint == *url => form.add(name, own.token.expose()),
+        Subject::Caller(_) => {
+            let there = url.origin().ascii_serialization();
+            return Err(RequestError::ElsewhereThanIssuer(there));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use countersign_core::ports::{Kind, RecordKey, Revision, StoreError, load};
 use countersign_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::external::ForeignIdentity;
 use crate::password::PasswordHash;
 use crate::service::Identity;
 
@@ -43,6 +44,9 @@ pub(crate) struct User {
     pub(crate) teams: BTreeSet<TeamName>,
     pub(crate) enabled: bool,
     pub(crate) password: PasswordState,
+    /// Who he is at an external issuer, if he comes from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) foreign: Option<ForeignIdentity>,
     /// Random; sessions, codes and tokens of another epoch are void. Random, not
     /// counted, so that an account created anew under an old name revives nothing.
     pub(crate) epoch: String,
@@ -67,6 +71,9 @@ pub struct UserView {
     pub enabled: bool,
     /// Whether the password is one that an administrator set.
     pub must_choose_password: bool,
+    /// Who he is at an external issuer, if he comes from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<ForeignIdentity>,
     /// When.
     pub created_at: Timestamp,
     /// When.
@@ -77,6 +84,7 @@ impl From<User> for UserView {
     fn from(user: User) -> Self {
         Self {
             must_choose_password: matches!(user.password, PasswordState::ChooseNew(_)),
+            foreign: user.foreign,
             name: user.name,
             email: user.email,
             kind: user.kind,
@@ -160,7 +168,9 @@ impl Identity {
             roles: user.roles.clone(),
             permissions: self.permissions_of(&user.roles, &user.teams).await?,
             servers: None,
-            has_browser_identity: user.kind == AccountKind::Human,
+            // Of another issuer's people some have no password here.
+            has_browser_identity: user.kind == AccountKind::Human
+                && (user.foreign.is_none() || user.password != PasswordState::None),
         }))
     }
 }

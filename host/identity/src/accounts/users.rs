@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use countersign_core::audit::{AuditEvent, Outcome};
 use countersign_core::caller::Caller;
 use countersign_core::names::{RoleName, TeamName, UserName};
-use countersign_core::ports::{Expect, Kind, Revision, delete, parse, put, random_token};
+use countersign_core::ports::{
+    Expect, Kind, Revision, Write, delete, load, parse, put, random_token,
+};
 
 use super::AdminError;
 use super::user::{AccountKind, PasswordState, User, UserView, user_key};
+use crate::external::ForeignIdentity;
 use crate::password::Password;
 use crate::service::{AccountChange, Identity};
 
@@ -24,6 +27,9 @@ pub struct NewUser {
     pub roles: BTreeSet<RoleName>,
     /// For humans: works once, for choosing a new one.
     pub password: Option<Password>,
+    /// For humans: who he is at an external issuer. Nobody else has it, and it
+    /// stays: else it would be a way to another person's account.
+    pub foreign: Option<ForeignIdentity>,
 }
 
 /// What to change of a user; `None` leaves it.
@@ -66,18 +72,22 @@ impl Identity {
                     )
                 }
             };
-            let user = self.new_user(
+            let mut user = self.new_user(
                 new.name,
                 checked_email(new.email)?,
                 new.kind,
                 new.roles,
                 password,
             );
-            let write = put(user_key(&user.name), Expect::Absent, &user)?;
+            user.foreign = new.foreign;
+            let mut writes = vec![put(user_key(&user.name), Expect::Absent, &user)?];
+            if let Some(foreign) = &user.foreign {
+                writes.push(self.linked(foreign, &user).await?);
+            }
             self.0
                 .world
                 .records
-                .write(vec![write])
+                .write(writes)
                 .await
                 .map_err(AdminError::exists("user", &user.name))?;
             self.audit_user(actor, "user.create", &user.name, &summary(&user))
@@ -85,6 +95,25 @@ impl Identity {
             Ok(user.into())
         };
         self.concluded(actor, "user.create", resource, act).await
+    }
+
+    /// The write by which a person of an external issuer is this user.
+    async fn linked(&self, foreign: &ForeignIdentity, user: &User) -> Result<Write, AdminError> {
+        if user.kind == AccountKind::Service {
+            return Err(AdminError::Invalid(
+                "a service account is nobody at an external issuer; create a token for it".into(),
+            ));
+        }
+        foreign
+            .check(&self.0.settings.issuers)
+            .map_err(AdminError::Invalid)?;
+        let records = &*self.0.world.records;
+        if let Some((other, _)) = load::<UserName>(records, &foreign.key()).await? {
+            return Err(AdminError::Invalid(format!(
+                "that subject of the issuer is the user {other} already"
+            )));
+        }
+        Ok(put(foreign.key(), Expect::Absent, &user.name)?)
     }
 
     pub(crate) fn new_user(
@@ -104,6 +133,7 @@ impl Identity {
             teams: BTreeSet::from([TeamName::default_team()]),
             enabled: true,
             password,
+            foreign: None,
             epoch: self.new_epoch(),
             created_at: now,
             updated_at: now,
@@ -259,6 +289,9 @@ impl Identity {
                 .changed(&user.name, AccountChange::Deleted)
                 .await?;
             let mut writes = vec![delete(user_key(&user.name), Expect::At(revision))];
+            if let Some(foreign) = &user.foreign {
+                writes.push(delete(foreign.key(), Expect::Anything));
+            }
             for kind in [Kind::Grant, Kind::AgentConsent] {
                 let records = self
                     .0
@@ -360,8 +393,10 @@ impl Identity {
 
 fn summary(user: &User) -> String {
     let roles: Vec<&str> = user.roles.iter().map(RoleName::as_str).collect();
+    let from = user.foreign.as_ref();
+    let from = from.map_or_else(String::new, |f| format!(", {} at {}", f.subject, f.issuer));
     format!(
-        "kind {:?}, roles [{}], enabled {}",
+        "kind {:?}, roles [{}], enabled {}{from}",
         user.kind,
         roles.join(", "),
         user.enabled

@@ -71,10 +71,13 @@ pub(super) async fn one_server(
 
 /// A resource's metadata (RFC 9728 §2).
 fn resource(identity: &Identity, audience: &Audience, name: &str) -> Response {
+    let others = identity.settings().issuers.iter();
+    let mut issuers = vec![identity.issuer()];
+    issuers.extend(others.map(|other| other.issuer.as_str()));
     Json(json!({
         "resource": audience.resource(&identity.settings().public_url),
         "resource_name": name,
-        "authorization_servers": [identity.issuer()],
+        "authorization_servers": issuers,
         "scopes_supported": [audience.scope()],
         "bearer_methods_supported": ["header"],
     }))

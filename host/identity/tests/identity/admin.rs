@@ -14,6 +14,7 @@ use crate::support::{House, PASSWORD, actor, admin, user};
 
 fn new(name: &str, kind: AccountKind, role: &str, password: Option<&str>) -> NewUser {
     NewUser {
+        foreign: None,
         name: user(name),
         email: None,
         kind,

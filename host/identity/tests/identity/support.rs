@@ -148,6 +148,7 @@ impl House {
             resources: Arc::new(Servers),
             accounts: changes.clone(),
             metadata: documents.map(|d| d as Arc<dyn MetadataFetcher>),
+            issuer_keys: None,
         });
         let init_token = identity
             .bootstrap(user("root"))
@@ -179,6 +180,7 @@ impl House {
         let password =
             (kind == AccountKind::Human).then(|| Password::new("handed-out-once".into()));
         let new = NewUser {
+            foreign: None,
             name: user(name),
             email: None,
             kind,

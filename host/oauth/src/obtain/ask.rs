@@ -190,9 +190,9 @@ impl Oauth {
             resource: purpose.resource.as_ref(),
             audience: purpose.audience.as_deref(),
         };
-        let host = match purpose.identity {
-            Identity::Service => None,
-            Identity::User => Some(self.signer().await.map_err(|e| {
+        let host = match (purpose.identity, &purpose.presented) {
+            (Identity::Service, _) | (_, Some(_)) => None,
+            (Identity::User, None) => Some(self.signer().await.map_err(|e| {
                 tracing::error!(error = %e, "the host's signing key cannot be used");
                 errand.unavailable("the host has no signing key; see its log")
             })?),
@@ -214,6 +214,10 @@ impl Oauth {
                     id: &id,
                 })
             });
+            let subject = match &purpose.presented {
+                Some(own) => Some(Subject::Caller(own)),
+                None => subject,
+            };
             let exchange = match (errand.way, subject) {
                 (Way::TokenExchange, Some(subject)) => Exchange::TokenExchange { subject, target },
                 (Way::JwtBearer, subject) => Exchange::JwtBearer { subject, target },

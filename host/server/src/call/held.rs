@@ -434,13 +434,14 @@ impl Held {
     async fn go_on(&self, stream: &EventSender, request: &Request<'_>) -> Result<(), ClientGone> {
         let audience = Audience::Mcp(self.exchange.server.clone());
         let caller = match countersign_identity::bearer(&self.exchange.headers) {
-            Ok(bearer) => self.app.identity.authenticate(bearer, &audience).await,
+            Ok(bearer) => self.app.identity.recognise(bearer, &audience).await,
             Err(error) => Err(error),
         };
         let result = match caller {
-            Ok(caller) if caller.user == self.exchange.caller.user => {
+            Ok((caller, presented)) if caller.user == self.exchange.caller.user => {
                 let exchange = Exchange {
                     caller,
+                    presented,
                     ..self.exchange.clone()
                 };
                 answer::run(&self.app, &exchange, request, &self.body).await

@@ -42,6 +42,18 @@ pub(super) struct Create {
     /// A service account: no sign-in, only tokens
     #[arg(long)]
     service: bool,
+    /// An external issuer of the host's configuration: its tokens for --subject are this user's.
+    /// Never changes
+    #[arg(
+        long,
+        value_name = "ISSUER",
+        requires = "subject",
+        conflicts_with = "service"
+    )]
+    issuer: Option<String>,
+    /// Who the user is at that issuer, as its tokens say (`sub`, as a rule)
+    #[arg(long, value_name = "SUBJECT", requires = "issuer")]
+    subject: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -98,13 +110,16 @@ impl Verb {
                     "kind".to_owned(),
                     if create.service { "service" } else { "human" }.into(),
                 );
+                let is_foreign = create.issuer.is_some();
+                put_text(&mut body, "issuer", create.issuer);
+                put_text(&mut body, "subject", create.subject);
                 if create.password_stdin {
                     let password = input::secret("password", None)?;
                     body.insert(
                         "password".to_owned(),
                         Value::String(password.as_str().to_owned()),
                     );
-                } else if !create.service {
+                } else if !create.service && !is_foreign {
                     eprintln!(
                         "Without --password-stdin nobody can sign in as {} yet.",
                         create.name

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use countersign_core::error::CallError;
+use countersign_core::issuer::CallerToken;
 use countersign_core::names::ServerName;
 use countersign_identity::{Audience, bearer};
 use countersign_mcp::answer::{Action, Elicitation};
@@ -65,11 +66,11 @@ where
     // 2. Who.
     let audience = Audience::Mcp(server.clone());
     let caller = match bearer(&parts.headers) {
-        Ok(token) => app.identity.authenticate(token, &audience).await,
+        Ok(token) => app.identity.recognise(token, &audience).await,
         Err(error) => Err(error),
     };
-    let caller = match caller {
-        Ok(caller) => caller,
+    let (caller, presented) = match caller {
+        Ok(admitted) => admitted,
         Err(error) => {
             if let Some(reason) = error.word() {
                 stranger(reason, &format!("server:{server}"));
@@ -92,6 +93,7 @@ where
         parts,
         server,
         caller,
+        presented,
         arrived,
     };
     let response = match accepted.parts.method {
@@ -124,6 +126,7 @@ struct Accepted {
     parts: request::Parts,
     server: ServerName,
     caller: Arc<countersign_core::caller::Caller>,
+    presented: Option<Arc<CallerToken>>,
     arrived: u64,
 }
 
@@ -216,6 +219,7 @@ impl Accepted {
             id: self.app.calls.next(),
             server: self.server,
             caller: self.caller,
+            presented: self.presented,
             headers: self.parts.headers,
             body,
             revision,

@@ -119,6 +119,7 @@ async fn house_with(config: &str) -> House {
         resources: registry.clone(),
         accounts: Arc::new(Nobody),
         metadata: None,
+        issuer_keys: None,
     });
     let admin = identity
         .bootstrap(UserName::parse("admin").unwrap())

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use countersign_core::names::{RoleName, UserName};
-use countersign_identity::Password;
 use countersign_identity::accounts::{AccountKind, NewUser, UserPatch, UserView};
+use countersign_identity::{ForeignIdentity, Password};
 use serde::{Deserialize, Serialize};
 
 use super::auth::Asking;
@@ -33,6 +33,11 @@ pub(super) struct UserInput {
     /// Works once, for choosing another one.
     #[schema(format = Password, write_only)]
     password: Option<String>,
+    /// One of the configured external issuers, with `subject`: whose tokens are
+    /// this user's. Never changes.
+    issuer: Option<String>,
+    /// Who he is there, as its tokens say.
+    subject: Option<String>,
 }
 
 /// What can be changed of a user.
@@ -70,6 +75,10 @@ pub(super) struct UserDocument {
     pub enabled: bool,
     /// Whether an administrator set the password.
     pub must_choose_password: bool,
+    /// The external issuer whose tokens are his.
+    pub issuer: Option<String>,
+    /// Who he is there.
+    pub subject: Option<String>,
     /// RFC 3339 UTC.
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -92,7 +101,13 @@ pub(super) struct Whoami {
 
 impl From<UserView> for UserDocument {
     fn from(user: UserView) -> Self {
+        let (issuer, subject) = match user.foreign {
+            Some(foreign) => (Some(foreign.issuer), Some(foreign.subject)),
+            None => (None, None),
+        };
         Self {
+            issuer,
+            subject,
             name: user.name.to_string(),
             email: user.email,
             kind: user.kind,
@@ -162,7 +177,16 @@ pub(super) async fn create(
         Some(roles) => roles,
         None => BTreeSet::from([RoleName::parse("user")?]),
     };
+    let foreign = match (input.issuer, input.subject) {
+        (None, None) => None,
+        (Some(issuer), Some(subject)) => Some(ForeignIdentity { issuer, subject }),
+        _ => {
+            let why = "issuer and subject belong together: give both, or neither";
+            return Err(Problem::new(400, "invalid", why));
+        }
+    };
     let new = NewUser {
+        foreign,
         name: input.name,
         email: input.email,
         kind: input.kind.unwrap_or(AccountKind::Human),
