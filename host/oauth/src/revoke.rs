@@ -421,7 +421,7 @@ impl Oauth {
     async fn note_disconnect(&self, connection: &Connection, revoked: &Revoked) {
         let detail = match revoked {
             Revoked::Done { .. } => "revoked at the provider",
-            Revoked::NotPossible => "deleted; the provider has no way to revoke",
+            Revoked::NotPossible => "deleted; there was nothing that could be revoked",
             Revoked::Later { .. } => "deleted; the provider is asked to revoke in the background",
             Revoked::Failed { .. } => "deleted; the provider did not confirm the revocation",
         };

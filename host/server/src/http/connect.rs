@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::{Form, OriginalUri, Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
+use countersign_core::caller::Caller;
 use countersign_core::connection::ConnectionKey;
 use countersign_core::names::{ProviderName, TeamName};
 use countersign_core::provider::GrantType;
@@ -112,7 +113,9 @@ async fn show(
             &party,
             query.team.as_deref(),
             query.resource.as_deref(),
-        ) {
+        )
+        .await
+        {
             Ok(wish) => wish,
             Err(page) => return page,
         },
@@ -306,7 +309,7 @@ pub(super) async fn wish_of(
 ) -> Result<Wish, Response> {
     let Some(id) = form.link.as_deref() else {
         let (team, resource) = (form.team.as_deref(), form.resource.as_deref());
-        return own_wish(app, session, party, team, resource);
+        return own_wish(app, session, party, team, resource).await;
     };
     match app.oauth.take_link(id, &session.user).await {
         Ok(link) if link.provider == party.provider.name => Ok(Wish::from(link)),
@@ -341,11 +344,7 @@ pub(super) fn begin_of(
 }
 
 /// What the user wants who comes from the connections page.
-#[expect(
-    clippy::result_large_err,
-    reason = "the error is the whole answer, made once"
-)]
-fn own_wish(
+async fn own_wish(
     app: &App,
     session: &BrowserSession,
     party: &Party,
@@ -364,9 +363,16 @@ fn own_wish(
         Some(team) => TeamName::parse(team).map_err(|e| bad(&e.to_string()))?,
         None => session.caller.team.clone(),
     };
-    // The needs below are those of the session's team, so a connection for
-    // another one (that he may not even be in) is not made here.
-    if team != session.caller.team {
+    // A first connection for another team (that he may not even be in) is made
+    // by its agents' links; who leaves a team loses what he had there.
+    let is_known = team == session.caller.team || {
+        let his = app.oauth.list(&session.user).await;
+        let his = his.map_err(|error| crate::http::store_failed(&error))?;
+        let provider = &party.provider.name;
+        his.iter()
+            .any(|c| c.team == team && c.provider == *provider)
+    };
+    if !is_known {
         return Err(refuse(
             session,
             StatusCode::FORBIDDEN,
@@ -378,7 +384,11 @@ fn own_wish(
         Some(text) => Some(Url::parse(text).map_err(|_| bad("The resource is not an address."))?),
         None => None,
     };
-    let needs = needs_of(&app.registry.current(), &session.caller);
+    let caller = Caller {
+        team: team.clone(),
+        ..Caller::clone(&session.caller)
+    };
+    let needs = needs_of(&app.registry.current(), &caller);
     let need = needs
         .into_iter()
         .find(|n| {

@@ -1,6 +1,6 @@
 //! The page of a user's own connections and agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -216,7 +216,32 @@ async fn show(
                 && c.team == session.caller.team
         });
         let connection = at.map(|at| connections.remove(at));
-        cards.push(card(&app, &session, need, connection.as_ref()));
+        let team = &session.caller.team;
+        cards.push(card(&app, &session, need, team, connection.as_ref()));
+    }
+    // What he connected for another of his teams, its servers use.
+    let others: BTreeSet<TeamName> = connections
+        .iter()
+        .map(|c| c.team.clone())
+        .filter(|team| *team != session.caller.team)
+        .collect();
+    for team in others {
+        let caller = Caller {
+            team,
+            ..Caller::clone(&session.caller)
+        };
+        for need in &needs_of(&snapshot, &caller) {
+            let at = connections.iter().position(|c| {
+                c.provider == need.provider.name
+                    && c.resource == need.resource
+                    && c.team == caller.team
+            });
+            if let Some(at) = at {
+                let connection = connections.remove(at);
+                let of_team = card(&app, &session, need, &caller.team, Some(&connection));
+                cards.push(of_team);
+            }
+        }
     }
     let (user, team) = (&session.user, &session.caller.team);
     for server in open_to(&snapshot, &session.caller, takes_keys) {
@@ -335,6 +360,7 @@ fn card(
     app: &App,
     session: &BrowserSession,
     need: &Need,
+    team: &TeamName,
     connection: Option<&Connection>,
 ) -> Markup {
     let mut implications = Implications::default();
@@ -374,10 +400,7 @@ fn card(
         }
         None => rows.push(("Permissions", scope_chips(&need.scopes))),
     }
-    let mut href = format!(
-        "/connect/{}?team={}",
-        need.provider.name, session.caller.team
-    );
+    let mut href = format!("/connect/{}?team={team}", need.provider.name);
     if let Some(resource) = &need.resource {
         href.push_str("&resource=");
         href.extend(url::form_urlencoded::byte_serialize(
