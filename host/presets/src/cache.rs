@@ -16,6 +16,8 @@ use countersign_core::secret::SealKey;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::compiling;
+
 /// Length of the MAC at the start of a file.
 const MAC: usize = 32;
 
@@ -60,7 +62,7 @@ impl CompileCache {
         if let Some(component) = self.take(engine, &place) {
             return Ok(component);
         }
-        let component = Component::from_binary(engine, bytes)?;
+        let component = compiling::compile(engine, bytes)?;
         if let Err(error) = self.keep(&place, &component) {
             tracing::warn!(%error, "a compiled preset could not be kept");
         }

@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::cache::CompileCache;
+use crate::compiling;
 use countersign_core::preset::PresetFault;
 use wasmtime::component::Component;
 use wasmtime::{
@@ -20,8 +21,6 @@ use wasmtime::{
 /// How often a running guest's deadline is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 const TICKS_A_SECOND: u64 = 200;
-/// Address space for the compiler's stack; only what is used is taken.
-const COMPILER_STACK: usize = 128 << 20;
 /// Components of more bytes than this are for the large class in any case.
 const SMALL: usize = 2 << 20;
 
@@ -142,6 +141,8 @@ impl SizeClass {
     /// Takes a seat, or says that there is none. Nobody waits: a call that
     /// finds every sandbox taken is told so and can be repeated.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Seat, PresetFault> {
+        // So that the next one takes its place in the pool, which is warm.
+        crate::spent::clear_for_next();
         self.running
             .try_update(Ordering::AcqRel, Ordering::Acquire, |n| {
                 (n < self.limits.sandboxes).then_some(n + 1)
@@ -211,7 +212,7 @@ impl Sandboxes {
         std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("preset-compiler".into())
-                .stack_size(COMPILER_STACK)
+                .stack_size(compiling::STACK)
                 .spawn_scoped(scope, || self.compile_here(bytes))
                 .map_err(|error| format!("no thread to compile on: {error}"))?
                 .join()
@@ -220,17 +221,17 @@ impl Sandboxes {
     }
 
     fn compile_here(&self, bytes: &[u8]) -> Result<(Component, Arc<SizeClass>), String> {
-        let compile = |class: &SizeClass| match &self.cache {
+        let compiled = |class: &SizeClass| match &self.cache {
             Some(cache) => cache.compile(&class.engine, bytes),
-            None => Component::from_binary(&class.engine, bytes),
+            None => compiling::compile(&class.engine, bytes),
         };
         // A class is only found too small when all is compiled.
         if bytes.len() <= SMALL
-            && let Ok(component) = compile(&self.small)
+            && let Ok(component) = compiled(&self.small)
         {
             return Ok((component, Arc::clone(&self.small)));
         }
-        compile(&self.large)
+        compiled(&self.large)
             .map(|component| (component, Arc::clone(&self.large)))
             .map_err(|e| format!("{e:#}"))
     }

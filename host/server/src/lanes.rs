@@ -60,12 +60,16 @@ impl Lanes {
 }
 
 fn open(number: usize) -> io::Result<Lane> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(countersign_presets::clear_spent)
+        .build()?;
     let handle = runtime.handle().clone();
     let (open, closed) = oneshot::channel();
     std::thread::Builder::new()
         .name(format!("lane-{number}"))
         .spawn(move || {
+            countersign_presets::keep_spent();
             // It ends with an error, by design: the sender is dropped.
             let _ = runtime.block_on(closed);
         })?;

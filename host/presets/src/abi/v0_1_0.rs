@@ -17,6 +17,7 @@ use crate::faults::{classify, plain};
 use crate::host::{HostState, Level, PresetLog};
 use crate::keys::{KeyRing, link_signing};
 use crate::limits::Limiter;
+use crate::spent;
 
 mod convert;
 mod hooks;
@@ -130,7 +131,7 @@ impl Prepared {
         answer: usize,
         work: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<Result<T, String>>,
     ) -> Result<T, PresetFault> {
-        let _seat = self.class.enter()?;
+        let seat = self.class.enter()?;
         let meter = Meter::new(deadline);
         let first_look = meter.first();
         let state = HostState::new(
@@ -147,7 +148,10 @@ impl Prepared {
         #[cfg(feature = "observe")]
         crate::observe::guest_ended();
         match done {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => {
+                spent::done_with(store, seat);
+                Ok(value)
+            }
             Ok(Err(text)) => Err(PresetFault::Reported(plain(&text))),
             Err(error) => Err(classify(&error, store.data().limiter.refused())),
         }

@@ -266,14 +266,36 @@ fn nothing_survives_between_calls() {
     };
     let (_house, preset) = House::with(&fixture);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..500 {
-                    assert!(matches!(evaluate(&*preset), Ok(Verdict::Allow { .. })));
+        for keeps in [false, false, true, true] {
+            let preset = &preset;
+            scope.spawn(move || {
+                if keeps {
+                    countersign_presets::keep_spent();
+                }
+                for n in 0..500 {
+                    assert!(matches!(evaluate(&**preset), Ok(Verdict::Allow { .. })));
+                    if n % 7 == 0 {
+                        countersign_presets::clear_spent();
+                    }
                 }
             });
         }
     });
+}
+
+#[test]
+fn sandboxes_that_wait_to_be_cleared_make_nobody_wait() {
+    let mut config = small_config();
+    config.small.sandboxes = 1;
+    let house = House::with_config(config);
+    let fixture = Fixture::evaluating(Body::Answer(allow()));
+    house.put("probe-1.0.0.wasm", &fixture.bytes());
+    let preset = house.approve(&provider()).unwrap();
+    countersign_presets::keep_spent();
+    for _ in 0..20 {
+        assert!(matches!(evaluate(&*preset), Ok(Verdict::Allow { .. })));
+    }
+    countersign_presets::clear_spent();
 }
 
 #[test]
