@@ -216,7 +216,10 @@ impl Identity {
 fn client_of(issuer: &ExternalIssuer, claims: &Claims) -> Result<(ClientId, String), AuthError> {
     let name = claims.client.clone().unwrap_or_default();
     let readable = ClientId::parse(&format!("{}#{name}", issuer.issuer));
-    let hashed = || ClientId::parse(&format!("issuer:{}", Digest::of(name.as_bytes())));
+    let hashed = || {
+        let of = Digest::of(format!("{}#{name}", issuer.issuer).as_bytes());
+        ClientId::parse(&format!("issuer:{of}"))
+    };
     let client = readable.or_else(|_| hashed());
     let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
     Ok((client.map_err(|_| AuthError::Invalid)?, shown))

@@ -295,6 +295,12 @@ async fn init(args: InitArgs, printer: &Printer) -> Result<(), CliError> {
 async fn serve(global: &Global) -> Result<(), CliError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // sled clears up while its threads end, when there is nothing left to log
+    // with: a line of it then would abort the process.
+    let filter = match "sled=info".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
